@@ -1,0 +1,430 @@
+"""The LR range test: ramps, divergence, and bounds read from synthetic, seeded curves."""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tune_lr.errors import InputError
+from tune_lr.lr_range_test import DivergenceDetector, LRBounds, Ramp, find_lr_bounds, smooth
+
+LRS = np.geomspace(1e-5, 10, 300)
+BEST = 0.05
+Curve = tuple[np.ndarray, np.ndarray]
+
+
+def curve(
+    *,
+    best: float = BEST,
+    seed: int = 0,
+    noise: float = 0.03,
+    lrs: np.ndarray = LRS,
+    start: float = 2.3,
+    end: float = 0.3,
+    after: str = "explodes",
+) -> Curve:
+    """A plateau, a fall over the decade and a half below `best`, a flat decade around it, then what `after` says."""
+    distance = np.log10(lrs / best)
+    losses = end + (start - end) / (1 + np.exp(6 * (distance + 1)))
+    above = np.clip(distance - 0.5, 0, None)
+    if after == "explodes":
+        losses = losses + np.expm1(20 * above)
+    elif after == "dies":  # a dead network: back on the plateau
+        losses = np.where(above > 0, start + 0.02, losses)
+    elif after == "climbs":  # AdamW
+        losses = losses + 0.5 * above
+    else:
+        assert after == "stays"
+    return lrs, losses + noise * np.random.default_rng(seed).standard_normal(len(lrs))
+
+
+def noise_curve(kind: str, seed: int, n: int = 300) -> Curve:
+    rng = np.random.default_rng(seed)
+    draws = {
+        "normal": rng.standard_normal,
+        "lognormal": lambda n: rng.lognormal(0, 1, n),
+        "chi2": lambda n: rng.chisquare(1, n),
+        "t2": lambda n: rng.standard_t(2, n),  # hardly a variance
+    }
+    return np.geomspace(1e-5, 10, n), draws[kind](n)
+
+
+def replaced(a_curve: Curve, values: dict[int, float]) -> Curve:
+    lrs, losses = a_curve
+    losses = losses.copy()
+    for place, value in values.items():
+        losses[place] = value
+    return lrs, losses
+
+
+def answer(bounds: LRBounds) -> tuple[str, list[float]]:
+    """All figures of the bounds in one list."""
+    intervals = [bounds.low_interval, bounds.high_interval, bounds.suggestion_interval]
+    figures = [f for f in (bounds.low, bounds.high, bounds.suggestion) if f is not None]
+    figures += [end for interval in intervals if interval is not None for end in interval]
+    return bounds.status, figures + list(bounds.centre_lrs) + list(bounds.divergence_lrs)
+
+
+def assert_same(first: LRBounds, second: LRBounds, factor: float = 1.0) -> None:
+    assert first.status == second.status
+    assert answer(second)[1] == pytest.approx([factor * figure for figure in answer(first)[1]], rel=1e-6)
+
+
+# --- the ramp ---
+
+
+@pytest.mark.parametrize(
+    ("ramp", "expected"),
+    [
+        (Ramp(0.001, 10, 5), [0.001, 0.01, 0.1, 1, 10]),
+        (Ramp(0.001, 10, 5, "exponential"), [0.001, 0.01, 0.1, 1, 10]),
+        (Ramp(1, 3, 5, "linear"), [1, 1.5, 2, 2.5, 3]),
+        (Ramp(0.01, 1, 6, "staircase", 3), [0.01, 0.01, 0.1, 0.1, 1, 1]),
+        (Ramp(0.01, 1, 7, "staircase", 3), [0.01, 0.01, 0.01, 0.1, 0.1, 1, 1]),
+        (Ramp(0.01, 1, 4, "staircase", 2), [0.01, 0.01, 1, 1]),
+        (Ramp(0.01, 1, 3, "staircase", 3), [0.01, 0.1, 1]),
+        (Ramp(0.1, 0.2, 2), [0.1, 0.2]),
+    ],
+)
+def test_ramp_at_every_step(ramp: Ramp, expected: list[float]) -> None:
+    assert [ramp.lr(step) for step in range(ramp.steps)] == pytest.approx(expected, rel=1e-12)
+
+
+@given(
+    low=st.floats(1e-9, 1),
+    ratio=st.floats(1.001, 1e8),
+    steps=st.integers(2, 200),
+    mode=st.sampled_from(["exponential", "linear", "staircase"]),
+)
+def test_a_ramp_meets_its_ends_exactly_and_never_falls(low: float, ratio: float, steps: int, mode: str) -> None:
+    ramp = Ramp(low, low * ratio, steps, mode, stairs=max(2, steps // 3) if mode == "staircase" else None)
+    lrs = [ramp.lr(step) for step in range(steps)]
+    assert (lrs[0], lrs[-1]) == (ramp.low, ramp.high)
+    assert all(a <= b * (1 + 1e-12) for a, b in zip(lrs, lrs[1:], strict=False))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0, 1, 10), "0 < low < high"),
+        ((1, 1, 10), "0 < low < high"),
+        ((1, math.inf, 10), "0 < low < high"),
+        ((math.nan, 1, 10), "0 < low < high"),
+        ((0.1, 1, 1), "at least 2"),
+        ((0.1, 1, 10, "cosine"), "'cosine'.*exponential, linear, staircase"),
+        ((0.1, 1, 10, "staircase"), "got None"),
+        ((0.1, 1, 10, "staircase", 11), "got 11"),
+        ((0.1, 1, 10, "staircase", 1), "got 1"),
+        ((0.1, 1, 10, "linear", 3), "belongs to mode staircase"),
+    ],
+)
+def test_a_ramp_that_contradicts_itself_is_refused(arguments: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Ramp(*arguments)
+
+
+@pytest.mark.parametrize("step", [-1, 5])
+def test_a_step_outside_the_ramp_is_refused(step: int) -> None:
+    with pytest.raises(InputError, match="0 to 4"):
+        Ramp(0.1, 1, 5).lr(step)
+
+
+# --- divergence ---
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e30])
+@pytest.mark.parametrize("step", [0, 2, 20, 299])
+def test_a_loss_that_is_not_finite_diverges_at_that_step(bad: float, step: int) -> None:
+    assert DivergenceDetector().update(list(replaced(noise_curve("normal", 0), {step: bad})[1])) == step
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("kind", ["normal", "lognormal", "t2"])
+def test_noise_is_not_divergence(kind: str, seed: int) -> None:
+    assert DivergenceDetector().update(list(noise_curve(kind, seed)[1])) is None
+
+
+@pytest.mark.parametrize("place", [5, 60, 150, 200])
+@pytest.mark.parametrize("height", [5, 50])
+def test_a_spike_is_not_divergence(place: int, height: float) -> None:
+    lrs, losses = replaced(curve(after="stays"), {place: height, place + 1: height / 2})
+    assert DivergenceDetector().update(list(losses)) is None
+
+
+def test_a_loss_that_returns_to_its_plateau_for_a_few_steps_and_then_falls_lower_has_not_diverged() -> None:
+    # As LeNet-5 with momentum does short of its edge.
+    lrs, losses = curve(after="stays")
+    losses[150:167] = 2.25
+    assert DivergenceDetector().update(list(losses)) is None
+
+
+@pytest.mark.parametrize("after", ["explodes", "dies"])
+@pytest.mark.parametrize("offset", [0, -10])
+def test_divergence_is_called_after_the_minimum_and_before_the_ramp_ends(after: str, offset: float) -> None:
+    lrs, losses = curve(after=after)
+    step = DivergenceDetector().update(list(losses + offset))
+    edge = int(np.searchsorted(LRS, BEST * 10**0.5))
+    assert step is not None
+    assert edge <= step <= edge + 50
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    after=st.sampled_from(["explodes", "dies", "climbs", "stays"]),
+    sizes=st.lists(st.integers(1, 60), min_size=1, max_size=300),
+)
+def test_the_verdict_does_not_depend_on_the_chunks(seed: int, after: str, sizes: list[int]) -> None:
+    losses = list(curve(seed=seed, after=after)[1])
+    whole = DivergenceDetector().update(losses)
+    for chunks in ([1] * 300, [10] * 30, sizes):
+        detector, place = DivergenceDetector(), 0
+        for size in chunks:
+            seen = detector.update(losses[place : place + size])
+            place += size
+            # Known as soon as it can be, and kept.
+            assert seen == (whole if whole is not None and whole < place else None)
+
+
+# --- statuses ---
+
+
+@pytest.mark.parametrize(
+    ("name", "curves", "status", "advice"),
+    [
+        ("falls and explodes", [curve()], "ok", "search"),
+        ("falls and dies", [curve(after="dies")], "ok", "search"),
+        ("falls and climbs slowly", [curve(best=0.001, after="climbs")], "ok", "rises again"),
+        ("three replicates", [curve(seed=seed) for seed in range(3)], "ok", "search"),
+        ("negative losses", [(LRS, curve()[1] - 100)], "ok", "search"),
+        ("20 points", [curve(lrs=np.geomspace(1e-5, 10, 20))], "ok", "search"),
+        ("falls from the first step", [curve(lrs=np.geomspace(2e-3, 10, 300))], "ok", "search"),
+        ("noise as large as the fall", [curve(seed=seed, noise=1.5) for seed in range(3)], "ok", "search"),
+        ("NaN right of the basin", [replaced(curve(), {230: math.nan})], "ok", "search"),
+        (
+            "one replicate of three NaN",
+            [curve(), curve(seed=1), replaced(curve(seed=2), {2: math.nan})],
+            "ok",
+            "search",
+        ),
+        (
+            "still falling at the end",
+            [curve(lrs=np.geomspace(1e-5, 5e-3, 300))],
+            "no_divergence",
+            "raise range_test.high",
+        ),
+        ("flat at the end", [curve(after="stays")], "no_divergence", "raise range_test.high"),
+        ("a constant", [(LRS, np.full(300, 2.3))], "no_descent", "steps or replicates"),
+        ("a plateau", [curve(lrs=np.geomspace(1e-8, 1e-5, 300))], "no_descent", "raise range_test.high"),
+        (
+            "a plateau, then NaN",
+            [replaced(noise_curve("normal", 1), {200: math.nan})],
+            "no_descent",
+            "before it diverges",
+        ),
+        ("one point", [(LRS[:1], np.array([2.3]))], "no_descent", "steps or replicates"),
+        ("NaN at step 0", [replaced(curve(), {0: math.nan})], "diverged_at_start", "lower range_test.low"),
+        ("NaN at step 2", [replaced(curve(), {2: math.nan})], "diverged_at_start", "lower range_test.low"),
+        ("all NaN, thrice", [(LRS, np.full(300, math.nan))] * 3, "diverged_at_start", "lower range_test.low"),
+        ("explodes at once", [curve(lrs=np.geomspace(0.3, 10, 300))], "diverged_at_start", "lower range_test.low"),
+        ("rises at once", [(LRS[:20], np.linspace(2, 9, 20))], "diverged_at_start", "lower range_test.low"),
+    ],
+)
+def test_status(name: str, curves: list[Curve], status: str, advice: str) -> None:
+    bounds = find_lr_bounds(curves)
+    assert bounds.status == status, bounds.reason
+    assert advice in bounds.reason
+    assert "nan" not in bounds.reason
+    assert bounds.replicates == len(curves)
+    given_figures = [bounds.low, bounds.high, bounds.suggestion, bounds.low_interval, bounds.suggestion_interval]
+    assert all((figure is not None) == (status == "ok") for figure in given_figures)
+
+
+@pytest.mark.parametrize("kind", ["normal", "lognormal", "chi2"])
+def test_pure_noise_abstains_in_nearly_all_curves(kind: str) -> None:
+    read = [find_lr_bounds([noise_curve(kind, seed)]).status for seed in range(100)]
+    assert read.count("ok") == 0
+    assert read.count("no_descent") >= 96
+
+
+# --- where the bounds lie ---
+
+
+@pytest.mark.parametrize("best", [1e-3, 1e-2, 0.1])
+@pytest.mark.parametrize("after", ["explodes", "dies"])
+@pytest.mark.parametrize("replicates", [1, 3])
+def test_the_bounds_hold_the_best_lr_within_a_decade_and_a_half(best: float, after: str, replicates: int) -> None:
+    bounds = find_lr_bounds([curve(best=best, after=after, seed=seed) for seed in range(replicates)])
+    assert bounds.low is not None and bounds.high is not None and bounds.suggestion is not None
+    assert bounds.low < best < bounds.high
+    assert 0.2 * best < bounds.suggestion < best
+    assert math.log10(bounds.high / bounds.low) <= 1.5
+
+
+@pytest.mark.parametrize("place", [0, 40, 150, 180, 210])
+@pytest.mark.parametrize("height", [-5, 20])
+def test_a_spike_moves_the_suggestion_by_less_than_a_tenth_of_a_decade(place: int, height: float) -> None:
+    clean, spiked = find_lr_bounds([curve()]), find_lr_bounds([replaced(curve(), {place: height})])
+    assert clean.suggestion is not None and spiked.suggestion is not None
+    assert abs(math.log10(spiked.suggestion / clean.suggestion)) < 0.1
+
+
+@pytest.mark.parametrize("steps", [20, 60, 100, 150, 200, 1000, 3000])
+def test_the_length_of_the_ramp_hardly_moves_the_suggestion(steps: int) -> None:
+    suggestion = find_lr_bounds([curve(lrs=np.geomspace(1e-5, 10, steps))]).suggestion
+    reference = find_lr_bounds([curve()]).suggestion
+    assert suggestion is not None and reference is not None
+    assert abs(math.log10(suggestion / reference)) < 0.2
+
+
+@pytest.mark.parametrize("ramp", [Ramp(1e-4, 1, 300, "linear"), Ramp(1e-5, 10, 300, "staircase", 30)])
+def test_other_ramps_read_alike(ramp: Ramp) -> None:
+    lrs = np.array([ramp.lr(step) for step in range(ramp.steps)])
+    suggestion = find_lr_bounds([curve(lrs=lrs)]).suggestion
+    reference = find_lr_bounds([curve()]).suggestion
+    assert suggestion is not None and reference is not None
+    assert abs(math.log10(suggestion / reference)) < 0.3
+
+
+def test_replicates_on_different_lrs_are_pooled() -> None:
+    bounds = find_lr_bounds([curve(), curve(seed=1, lrs=np.geomspace(1e-4, 10, 200)), curve(seed=2)])
+    assert_close = find_lr_bounds([curve(), curve(seed=1), curve(seed=2)])
+    assert bounds.suggestion is not None and assert_close.suggestion is not None
+    assert abs(math.log10(bounds.suggestion / assert_close.suggestion)) < 0.1
+
+
+def test_intervals_span_the_replicates() -> None:
+    bounds = find_lr_bounds([curve(best=best, seed=seed) for seed, best in enumerate([0.03, 0.05, 0.08])])
+    assert bounds.low is not None and bounds.suggestion is not None and bounds.suggestion_interval is not None
+    least, most = bounds.suggestion_interval
+    assert least < bounds.suggestion < most
+    assert math.log10(most / least) == pytest.approx(math.log10(0.08 / 0.03), abs=0.1)
+    assert len(bounds.centre_lrs) == len(bounds.divergence_lrs) == 3
+
+
+# --- laws ---
+
+curve_sets = st.builds(
+    lambda seed, count, noise, after, best: [
+        curve(seed=seed + k, noise=noise, after=after, best=best) for k in range(count)
+    ],
+    st.integers(0, 10_000),
+    st.integers(1, 3),
+    st.sampled_from([0.01, 0.1, 1.0]),
+    st.sampled_from(["explodes", "dies", "climbs", "stays"]),
+    st.floats(1e-3, 0.5),
+)
+wild_losses = st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=1, max_size=60)
+
+
+@settings(max_examples=40, deadline=None)
+@given(curves=curve_sets, scale=st.floats(1e-4, 1e4), offset=st.floats(-100, 100))
+def test_law_scaling_and_shifting_the_loss_changes_nothing(curves: list[Curve], scale: float, offset: float) -> None:
+    moved = [(lrs, scale * (losses + offset)) for lrs, losses in curves]
+    assert_same(find_lr_bounds(curves), find_lr_bounds(moved))
+
+
+@settings(max_examples=40, deadline=None)
+@given(curves=curve_sets, factor=st.floats(1e-6, 1e6))
+def test_law_scaling_the_lr_scales_the_bounds(curves: list[Curve], factor: float) -> None:
+    assert_same(find_lr_bounds(curves), find_lr_bounds([(factor * lrs, losses) for lrs, losses in curves]), factor)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    curves=curve_sets,
+    junk=st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=300, max_size=300),
+    keep=st.integers(0, 300),
+)
+def test_law_points_after_divergence_change_nothing(curves: list[Curve], junk: list[float], keep: int) -> None:
+    changed = []
+    for lrs, losses in curves:
+        step = DivergenceDetector().update(list(losses))
+        after = len(lrs) if step is None else step + 1
+        tail = np.array(junk[: min(keep, len(lrs) - after)])
+        changed.append((lrs[: after + len(tail)], np.concatenate([losses[:after], tail])))
+    assert find_lr_bounds(changed) == find_lr_bounds(curves)
+
+
+def assert_sound(bounds: LRBounds) -> None:
+    json.dumps(bounds.to_dict(), allow_nan=False)
+    if bounds.status != "ok":
+        return
+    assert bounds.low is not None and bounds.high is not None and bounds.suggestion is not None
+    assert 0 < bounds.low <= bounds.suggestion <= bounds.high < math.inf
+    for figure, interval in (
+        (bounds.low, bounds.low_interval),
+        (bounds.suggestion, bounds.suggestion_interval),
+        (bounds.high, bounds.high_interval),
+    ):
+        assert interval is not None and interval[0] <= figure <= interval[1]
+
+
+@settings(max_examples=40, deadline=None)
+@given(curves=curve_sets)
+def test_law_low_suggestion_and_high_are_ordered(curves: list[Curve]) -> None:
+    assert_sound(find_lr_bounds(curves))
+
+
+@settings(deadline=None)
+@given(curves=st.lists(wild_losses, min_size=1, max_size=4), stairs=st.booleans())
+def test_law_no_losses_whatever_give_a_nan_or_a_crash(curves: list[list[float]], stairs: bool) -> None:
+    lrs = np.repeat(np.geomspace(1e-4, 1, 12), 5) if stairs else np.geomspace(1e-5, 10, 60)
+    assert_sound(find_lr_bounds([(lrs[: len(losses)], losses) for losses in curves]))
+
+
+# --- records, pictures, refusals ---
+
+
+@pytest.mark.parametrize("curves", [[curve()], [curve(), curve(seed=1)], [noise_curve("normal", 0)]])
+def test_bounds_survive_json(curves: list[Curve]) -> None:
+    bounds = find_lr_bounds(curves)
+    assert LRBounds.from_dict(json.loads(json.dumps(bounds.to_dict(), allow_nan=False))) == bounds
+
+
+def test_bounds_with_a_wrong_key_are_refused() -> None:
+    data = find_lr_bounds([curve()]).to_dict()
+    with pytest.raises(InputError, match="hihg"):
+        LRBounds.from_dict({**data, "hihg": 1})
+    del data["status"]
+    with pytest.raises(InputError, match="status"):
+        LRBounds.from_dict(data)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 20, 300, 2000])
+def test_the_smoothed_curve_has_the_curve_s_length_and_ends_at_divergence(steps: int) -> None:
+    lrs, losses = curve(lrs=np.geomspace(1e-5, 10, steps))
+    smoothed = smooth(lrs, losses)
+    step = DivergenceDetector().update(list(losses))
+    assert smoothed.shape == (steps,)
+    assert np.isfinite(smoothed[:step]).all()
+    assert step is None or np.isnan(smoothed[step:]).all()
+
+
+def test_the_smoothed_curve_is_closer_to_the_truth_than_the_noisy_one() -> None:
+    (lrs, noisy), (_, truth) = curve(after="stays", noise=0.2), curve(after="stays", noise=0)
+    assert np.abs(smooth(lrs, noisy) - truth).mean() < 0.4 * np.abs(noisy - truth).mean()
+
+
+@pytest.mark.parametrize(
+    ("curves", "message"),
+    [
+        ([], "at least one"),
+        ([([], [])], "not empty"),
+        ([([0.1, 0.2], [1.0])], "equally long"),
+        ([([[0.1, 0.2]], [[1.0, 2.0]])], "1-D"),
+        ([([0.0, 0.1], [1.0, 2.0])], "step 0 .got 0.0. must be positive"),
+        ([([0.1, math.nan], [1.0, 2.0])], "step 1 .got nan. must be positive"),
+        (
+            [([0.1, 0.2], [1, 2]), ([0.1, 0.2, 0.15], [1, 2, 3])],
+            "curve 1: LR of step 2 .got 0.15 after 0.2. must not fall",
+        ),
+    ],
+)
+def test_curves_that_contradict_themselves_are_refused(curves: list[Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        find_lr_bounds(curves)

@@ -1,0 +1,84 @@
+"""The answer of a study as best.yaml holds it: the winner, its figures, and the PyTorch lines that build it."""
+
+from collections.abc import Mapping
+from statistics import fmean
+from typing import Any
+
+from tune_lr.lr_schedules import make_lr_schedule
+from tune_lr.study import Study
+from tune_lr.verdict import Finalist
+
+
+def best_of(study: Study) -> dict[str, Any]:
+    """Raises NoAnswerError where no trial of the search was completed."""
+    config, verdict = study.config, study.verdict()
+    winner, steps = verdict.winner, study.steps_by_phase()
+    runner_up = None
+    if len(verdict.finalists) > 1:
+        runner_up = {
+            **_figures(verdict.finalists[1]),
+            "difference": verdict.difference,
+            "difference_interval": _plain(verdict.difference_interval),
+            "distinguishable": verdict.distinguishable,
+        }
+    return {
+        **_figures(winner),
+        "optimizer": {"name": config.optimizer.name, **config.optimizer.args},
+        "batch_size": study.facts["batch_size"],
+        "max_steps": config.max_steps,
+        "metric": {"name": config.metric.name, "goal": config.metric.goal},
+        "runner_up": runner_up,
+        "finalists": [_figures(finalist) for finalist in verdict.finalists],
+        "verdict": verdict.sentence,
+        "test": _test(study.test_result, winner),
+        "steps": {**steps, "full_trainings": round(sum(steps.values()) / config.max_steps, 1)},
+        "code": code(study, winner),
+    }
+
+
+def code(study: Study, finalist: Finalist) -> str:
+    """The lines of PyTorch that rebuild a finalist's optimizer and LR schedule; `model` stands for the user's."""
+    config, facts = study.config, study.facts
+    schedule = make_lr_schedule(
+        finalist.lr_schedule,
+        _unqualified(finalist.parameters),
+        config.max_steps,
+        steps_per_epoch=facts["steps_per_epoch"],
+    )
+    arguments = {"lr": finalist.lr, **config.optimizer.args}
+    lines = schedule.code(finalist.lr, cycle_momentum=facts["cycles_momentum"]).rstrip()
+    settings = ", ".join(f"{name}={tuple(v) if isinstance(v, list) else v!r}" for name, v in arguments.items())
+    return (
+        f"import torch\n\noptimizer = torch.optim.{facts['optimizer']}(model.parameters(), {settings})\n"
+        f"{lines.removeprefix('import torch').lstrip()}\n"
+    )
+
+
+def _figures(finalist: Finalist) -> dict[str, Any]:
+    return {
+        "lr_schedule": finalist.lr_schedule,
+        "lr": finalist.lr,
+        "parameters": _unqualified(finalist.parameters),
+        "mean": finalist.mean,
+        "interval": _plain(finalist.interval),
+        "seeds": list(finalist.seeds),
+        "values": list(finalist.values),
+        "trial": finalist.trial,
+        "confirm_trials": list(finalist.confirm_trials),
+    }
+
+
+def _test(result: Mapping[str, Any] | None, winner: Finalist) -> dict[str, float] | None:
+    """Means over the winner's seeds."""
+    if not result or result["trial"] != winner.trial or not result["values"]:
+        return None
+    values: list[Mapping[str, float]] = result["values"]
+    return {name.removeprefix("test_"): fmean(seed[name] for seed in values) for name in values[0]}
+
+
+def _unqualified(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.partition(".")[2]: value for name, value in parameters.items()}
+
+
+def _plain(interval: tuple[float, float] | None) -> list[float] | None:
+    return list(interval) if interval else None

@@ -1,0 +1,531 @@
+"""The search space: a YAML file as typed, frozen objects.
+
+`load_config` reads a file and lays `--set` overrides over it; `parse_config` checks plain data (from a file, a
+`study.yaml` or Python) in three stages: is it plain data, is every field right by itself (pydantic), do the fields fit
+each other. Every error is one line: `FILE:LINE FIELD: what is wrong (got X); what is allowed`.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice, product
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    Strict,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+from tune_lr.errors import suggestion
+from tune_lr.lr_schedules import SCHEDULES, check_parameters
+from tune_lr.yaml_file import (
+    FieldPath,
+    Issue,
+    Places,
+    first_error,
+    one_line,
+    plain_data,
+    read_fields,
+    shortened,
+    shown,
+)
+from tune_lr.yaml_file import find_space as find_space
+
+Count = Annotated[int, Field(ge=1, le=10**9)]
+
+
+class FieldError(ValueError):
+    """A finished message about a field, or about the one at `path` below it."""
+
+    def __init__(self, message: str, *path: str | int) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Metric(_Model):
+    """What trials are compared by: `val_loss`, or `val_NAME` for the workload's metric NAME."""
+
+    name: str = "val_loss"
+    goal: Literal["minimize", "maximize"] = "minimize"
+
+    @field_validator("name")
+    @classmethod
+    def _is_measured_in_validation(cls, name: str) -> str:
+        if not re.fullmatch(r"val_[A-Za-z0-9_]+", name):
+            raise FieldError(f"is no metric (got {shown(name)}); write val_loss, or val_ and the name of a metric")
+        return name
+
+
+class RangeTest(_Model):
+    """The LR range test: `replicates` ramps of `steps` optimizer steps each, from the LR `low` up to `high`."""
+
+    low: float = Field(default=1e-5, gt=0)
+    high: float = Field(default=10.0, gt=0)
+    steps: int = Field(default=300, ge=20, le=10**9)
+    replicates: Count = 3
+    mode: Literal["exponential", "linear", "staircase"] = "exponential"
+    stairs: Annotated[int, Field(ge=2, le=10**9)] | None = None
+
+
+class Sampler(_Model):
+    """How the next trial is proposed."""
+
+    name: Literal["tpe", "random"] = "tpe"
+
+
+class Pruner(_Model):
+    """How hopeless trials are stopped early. asha: at the rungs `min_steps`, `min_steps * reduction_factor`, ... about
+    the best one in `reduction_factor` goes on.
+
+    Where `min_steps` is not given, `parse_config` fills in the smallest multiple of `report_every` that is at least
+    `max_steps / reduction_factor**2`: two rungs, sometimes one.
+    """
+
+    name: Literal["asha", "none"] = "asha"
+    min_steps: Count | None = None
+    reduction_factor: int = Field(default=3, ge=2, le=10**9)
+
+
+class Confirm(_Model):
+    """The `top` best trials are trained again with `seeds` fresh seeds each; `top` 0 means no confirmation."""
+
+    top: int = Field(default=3, ge=0, le=10**9)
+    seeds: Count = 3
+
+
+def _argument(value: Any) -> Any:
+    numbers = isinstance(value, list) and all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in value)
+    if not numbers and not isinstance(value, (bool, int, float, str)):
+        raise FieldError(f"must be a number, a list of numbers, true, false or a word (got {shown(value)})")
+    return value
+
+
+class Optimizer(_Model):
+    """An optimizer by name; every further key is an argument of it."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Annotated[Any, BeforeValidator(_argument)]]
+
+    name: str = Field(default="sgd", min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lr_is_searched(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "lr" in data:
+            raise FieldError(f"is searched, not set (got {shown(data['lr'])}); write it under parameters.lr", "lr")
+        return data
+
+    @property
+    def args(self) -> dict[str, Any]:
+        """The keyword arguments besides the LR, as in {"momentum": 0.9}."""
+        return dict(self.model_extra or {})
+
+
+class Drawn(_Model):
+    """What Distribution and LRRange have in common: the three forms."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_form(cls, data: Any) -> Any:
+        if isinstance(data, cls):
+            return data
+        if not isinstance(data, dict):
+            fixed = "values: [...]" if isinstance(data, list) else f"value: {'x' if data is None else shown(data)}"
+            advice = "{min: range_test, max: range_test}" if data == "range_test" else f"{{{fixed}}}"
+            raise FieldError(f"must say how it is drawn (got {shown(data)}); write {advice}")
+        if data.keys() - cls.model_fields.keys():
+            return data  # pydantic names the unknown keys
+        form = [key for key in ("value", "values", "min", "max") if data.get(key) is not None]
+        if form not in (["value"], ["values"], ["min", "max"]):
+            allowed = "{value: x}, {values: [x, y]} or {min: x, max: y}"
+            raise FieldError(f"has no single form (got {' and '.join(form) or 'none'}); write {allowed}")
+        if form != ["min", "max"] and data.get("distribution") is not None:
+            raise FieldError(f"goes with min and max only (got {shown(data['distribution'])})", "distribution")
+        values = data["values"] if form == ["values"] and isinstance(data["values"], list) else [None]
+        if not values:
+            raise FieldError("is empty (got []); write at least one value", "values")
+        for i, value in enumerate(values):
+            if any(value == other and type(value) is type(other) for other in values[:i]):
+                raise FieldError(f"is given twice (got {shown(value)}); keep one of them", "values", i)
+        return cls._filled_in(data) if form == ["min", "max"] else data
+
+    @classmethod
+    def _filled_in(cls, data: dict[str, Any]) -> dict[str, Any]:
+        return data
+
+    @model_serializer(mode="plain")
+    def _without_blanks(self) -> dict[str, Any]:
+        return {key: value for key, value in self if value is not None}
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise FieldError(f"must be a number (got {shown(value)})")
+    return value
+
+
+class Distribution(Drawn):
+    """How one parameter of an LR schedule is drawn: one `value`, or one of `values`, or between `min` and `max`.
+
+    `distribution` is set exactly where `min` and `max` are. Its bounds are ints for `int_uniform` (both inclusive) and
+    floats for `uniform` and `log_uniform_values`. Left out, it is `int_uniform` where both bounds are ints, unless the
+    parameter is a plain number such as a factor, and `uniform` otherwise.
+    """
+
+    value: Any = None
+    values: Annotated[tuple[Any, ...], Strict(False)] | None = None
+    min: Annotated[int | float, PlainValidator(_number)] | None = None
+    max: Annotated[int | float, PlainValidator(_number)] | None = None
+    distribution: Literal["uniform", "log_uniform_values", "int_uniform"] | None = None
+
+    @classmethod
+    def _filled_in(cls, data: dict[str, Any]) -> dict[str, Any]:
+        bounds = {key: data[key] for key in ("min", "max")}
+        name = data.get("distribution")
+        if name is None:
+            name = "int_uniform" if all(map(_is_int, bounds.values())) else "uniform"
+        if name != "int_uniform":
+            bounds = {key: float(bound) if _is_int(bound) else bound for key, bound in bounds.items()}
+        return {**bounds, "distribution": name}
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if self.min is None or self.max is None:
+            return self
+        for key, bound in (("min", self.min), ("max", self.max)):
+            if self.distribution == "int_uniform" and not _is_int(bound):
+                raise FieldError(f"must be a whole number for int_uniform (got {shown(bound)})", key)
+            if self.distribution == "log_uniform_values" and bound <= 0:
+                raise FieldError(f"must be greater than 0 for log_uniform_values (got {shown(bound)})", key)
+        if not self.min < self.max:
+            raise FieldError(f"must be less than max (got {shown(self.min)}, max is {shown(self.max)})", "min")
+        return self
+
+    def bounds_or_values(self) -> dict[FieldPath, Any]:
+        """Every value that is written out: the one, all of the list, or both ends; by its path in the YAML."""
+        if self.values is not None:
+            return {("values", i): value for i, value in enumerate(self.values)}
+        return {("value",): self.value} if self.min is None else {("min",): self.min, ("max",): self.max}
+
+
+def _lr(value: Any) -> float:
+    if float(_number(value)) <= 0:
+        raise FieldError(f"must be greater than 0 (got {shown(value)})")
+    return float(value)
+
+
+def _lr_bound(value: Any) -> float | str:
+    if isinstance(value, str):
+        if value != "range_test":
+            hint = suggestion(value, ["range_test"])
+            raise FieldError(f"must be a number or range_test (got {shown(value)}){hint}")
+        return value
+    return _lr(value)
+
+
+class LRRange(Drawn):
+    """How the peak LR is drawn: one `value`, or one of `values`, or log-uniformly between `min` and `max`, each of
+    which is a number or the word `range_test`: that bound comes from the LR range test.
+    """
+
+    value: Annotated[float, PlainValidator(_lr)] | None = None
+    values: Annotated[tuple[Annotated[float, PlainValidator(_lr)], ...], Strict(False)] | None = None
+    min: Annotated[float | Literal["range_test"], PlainValidator(_lr_bound)] | None = None
+    max: Annotated[float | Literal["range_test"], PlainValidator(_lr_bound)] | None = None
+    distribution: Literal["log_uniform_values"] | None = None
+
+    @classmethod
+    def _filled_in(cls, data: dict[str, Any]) -> dict[str, Any]:
+        return data if data.get("distribution") is not None else {**data, "distribution": "log_uniform_values"}
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if isinstance(self.min, float) and isinstance(self.max, float) and not self.min < self.max:
+            raise FieldError(f"must be less than max (got {shown(self.min)}, max is {shown(self.max)})", "min")
+        return self
+
+    @property
+    def needs_range_test(self) -> bool:
+        """Whether a bound waits for the LR range test."""
+        return "range_test" in (self.min, self.max)
+
+
+class Parameters(_Model):
+    """What is searched. `lr_schedule`: LR schedule -> parameter -> how it is drawn; one left out keeps its default."""
+
+    lr: LRRange
+    lr_schedule: Mapping[str, Mapping[str, Distribution]]
+
+    @field_validator("lr_schedule", mode="before")
+    @classmethod
+    def _choices(cls, data: Any) -> Any:
+        form: Any
+        inner: Any
+        form, inner = next(iter(data.items())) if isinstance(data, dict) and len(data) == 1 else (None, None)
+        if form == "choices" and isinstance(inner, dict) and inner:
+            names: dict[FieldPath, Any] = {(form, name): name for name in inner}
+        elif form == "values" and isinstance(inner, list) and inner:
+            names = {(form, i): name for i, name in enumerate(inner)}
+        elif form == "value":
+            names = {(form,): inner}
+        else:
+            allowed = "{choices: {constant: {}, cosine: {}}}, {value: constant} or {values: [constant, cosine]}"
+            raise FieldError(f"names no LR schedules (got {shown(data)}); write {allowed}")
+        choices: dict[str, Any] = {}
+        for path, name in names.items():
+            if not isinstance(name, str) or name not in SCHEDULES:
+                hint = suggestion(name, SCHEDULES) if isinstance(name, str) else ""
+                allowed = ", ".join(SCHEDULES)
+                raise FieldError(f"is no LR schedule (got {shown(name)}){hint}; allowed: {allowed}", *path)
+            if name in choices:
+                raise FieldError(f"is given twice (got {shown(name)}); keep one of them", *path)
+            choices[name] = {} if form != "choices" or inner[name] is None else _numbers_are_uniform(name, inner[name])
+        return choices
+
+    @field_serializer("lr_schedule")
+    def _with_choices(self, choices: Mapping[str, Mapping[str, Distribution]]) -> dict[str, Any]:
+        return {
+            "choices": {name: {key: how.model_dump() for key, how in drawn.items()} for name, drawn in choices.items()}
+        }
+
+
+def _numbers_are_uniform(schedule: str, drawn: Any) -> Any:
+    """`floor: {min: 0, max: 1}` means every number between, not 0 and 1 alone."""
+    if not isinstance(drawn, dict):
+        return drawn
+    numbers = {parameter.name for parameter in SCHEDULES[schedule].parameters if parameter.kind == "number"}
+    ranges = {key for key, how in drawn.items() if isinstance(how, dict) and {"min", "max"} <= how.keys()}
+    unsaid = {key for key in numbers & ranges if drawn[key].get("distribution") is None}
+    return {key: {**how, "distribution": "uniform"} if key in unsaid else how for key, how in drawn.items()}
+
+
+class Scaling(_Model):
+    """What one trial runs on: its workers (processes, ranks), the CPUs and GPUs of each, and a ColossalAI plugin.
+    `max_concurrent` None: as many trials at once as fit. A worker that is silent for `timeout_s` seconds is replaced.
+    """
+
+    workers_per_trial: Count = 1
+    gpus_per_worker: float = Field(default=0.0, ge=0, le=10**6)
+    cpus_per_worker: Count = 1
+    plugin: Literal["ddp", "low_level_zero", "gemini", "fsdp", "hybrid_parallel"] = "ddp"
+    plugin_args: dict[str, Any] = {}
+    max_concurrent: Count | None = None
+    timeout_s: float = Field(default=600.0, gt=0, le=10**6)
+
+
+class Wandb(_Model):
+    """Where runs go in Weights & Biases; `entity` None: the default of the account."""
+
+    project: str = Field(default="tune-lr", min_length=1, max_length=128)
+    entity: str | None = None
+
+    @field_validator("project")
+    @classmethod
+    def _is_accepted_by_wandb(cls, project: str) -> str:
+        if re.search(r"[/\\#?%:]", project):
+            raise FieldError(f"is no W&B project (got {shown(project)}); write it without any of / \\ # ? % :")
+        return project
+
+
+class Config(_Model):
+    """A whole search space. Make it with `load_config` or `parse_config`: they check that the fields fit each other."""
+
+    workload: str = Field(examples=["my_module:make_workload"])
+    workload_args: dict[str, Any] = {}
+    batch_size: Count | None = None  # global; None: the workload's own
+    metric: Metric = Metric()
+    max_steps: Count = Field(examples=[310])  # optimizer steps of one full trial
+    report_every: Count = Field(examples=[31])  # steps between validations
+    num_trials: Count = Field(examples=[48])  # of the search phase
+    seed: int = Field(default=0, ge=0, le=2**31 - 1)
+    range_test: RangeTest = RangeTest()
+    sampler: Sampler = Sampler()
+    pruner: Pruner = Pruner()
+    confirm: Confirm = Confirm()
+    optimizer: Optimizer = Optimizer.model_validate({})
+    parameters: Parameters = Field(examples=["{lr: ..., lr_schedule: ...}"])
+    scaling: Scaling = Scaling()
+    wandb: Wandb = Wandb()
+
+    @field_validator("workload")
+    @classmethod
+    def _is_module_and_function(cls, workload: str) -> str:
+        module, _, function = workload.partition(":")
+        if not all(map(str.isidentifier, [*module.split("."), function])):
+            raise FieldError(f"is no workload (got {shown(workload)}); write module:function")
+        return workload
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, fit for YAML: `parse_config(config.to_dict()) == config`."""
+        return self.model_dump(mode="json")
+
+
+def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """The search space in a YAML file, or the one of that name (`find_space`), with `KEY.PATH=VALUE` laid over it.
+
+    The VALUE of an override is YAML on one line. Raises InputError, one line with the place and the field.
+    """
+    return _checked(*read_fields(find_space(source), overrides))
+
+
+def parse_config(mapping: Mapping[str, Any], source: str = "<python>") -> Config:
+    """The search space in plain data; `source` stands for the file in messages. Raises InputError."""
+    return _checked(mapping, {(): (0, one_line(source))})
+
+
+def _checked(data: Any, places: Places) -> Config:
+    issues: list[Issue] = []
+    plain = plain_data(data, (), issues)
+    if issues:
+        raise first_error(issues, places)
+    try:
+        config = Config.model_validate(plain)
+    except ValidationError as error:
+        raise first_error(map(_issue, error.errors(include_url=False)), places) from None
+    config = _with_min_steps(config)
+    issues = [*_contradictions(config), *_schedule_issues(config)]
+    if issues:
+        raise first_error(issues, places)
+    return config
+
+
+_WANTED = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "string_too_short": "a name",
+    "tuple_type": "a list, such as [x, y]",
+    "dict_type": "a mapping, such as {key: value}",
+    "mapping_type": "a mapping, such as {key: value}",
+    "model_type": "a mapping, such as {key: value}",
+}
+
+
+def _issue(error: ErrorDetails) -> Issue:
+    """What pydantic found, in the user's words and with the path as it stands in the YAML."""
+    kind, got, limits = error["type"], shown(error["input"]), error.get("ctx", {})
+    path: FieldPath = error["loc"]
+    if path[:2] == ("parameters", "lr_schedule") and len(path) > 2:
+        path = (*path[:2], "choices", *path[2:])
+    if kind == "value_error" and isinstance(limits["error"], FieldError):
+        return Issue((*path, *limits["error"].path), str(limits["error"]))
+    if kind == "missing":
+        examples = _model_at(path[:-1]).model_fields[str(path[-1])].examples
+        return Issue(path, f"is missing; write, for example, {path[-1]}: {examples[0] if examples else '{...}'}")
+    if kind == "extra_forbidden":
+        known = _model_at(path[:-1]).model_fields
+        return Issue(path, f"is unknown{suggestion(str(path[-1]), known)}; allowed: {', '.join(known)}")
+    if kind == "literal_error":
+        words = re.findall(r"'(\w+)'", limits["expected"])
+        hint = suggestion(error["input"], words) if isinstance(error["input"], str) else ""
+        return Issue(path, f"is no choice (got {got}){hint}; allowed: {', '.join(words)}")
+    for limit, words_ in (("gt", "greater than"), ("ge", "at least"), ("le", "at most")):
+        if limit in limits:
+            return Issue(path, f"must be {words_} {limits[limit]:.10g} (got {got})")
+    if kind in _WANTED:
+        named = kind == "model_type" and isinstance(error["input"], str) and "name" in _model_at(path).model_fields
+        advice = f"; write {{name: {shortened(error['input'])}}}" if named else ""
+        return Issue(path, f"must be {_WANTED[kind]} (got {got}){advice}")
+    return Issue(path, f"{error['msg'][:1].lower()}{error['msg'][1:]} (got {got})")
+
+
+def _model_at(path: FieldPath) -> type[BaseModel]:
+    model: type[BaseModel] = Config
+    for part in path:
+        if "choices" == part:
+            return Distribution
+        annotation = model.model_fields[str(part)].annotation
+        kinds = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
+        model = next((kind for kind in kinds if issubclass(kind, BaseModel)), model)
+    return model
+
+
+def _with_min_steps(config: Config) -> Config:
+    pruner = config.pruner
+    if pruner.name == "none" or pruner.min_steps is not None:
+        return config
+    reports = max(1, -(-config.max_steps // (config.report_every * pruner.reduction_factor**2)))
+    pruner = pruner.model_copy(update={"min_steps": reports * config.report_every})
+    return config.model_copy(update={"pruner": pruner})
+
+
+def _contradictions(config: Config) -> Iterator[Issue]:
+    """Fields that are right by themselves and do not fit each other."""
+    every, steps, ramp, lr = config.report_every, config.max_steps, config.range_test, config.parameters.lr
+    if every > steps:
+        yield Issue(("report_every",), f"must be at most max_steps (got {every}, max_steps is {steps})")
+    elif config.pruner.name != "none" and config.pruner.min_steps is not None:
+        first = config.pruner.min_steps
+        path: FieldPath = ("pruner", "min_steps")
+        if first % every:
+            yield Issue(path, f"must be a multiple of report_every (got {first}, report_every is {every})")
+        elif first >= steps:
+            advice = "report more often, or write pruner: {name: none}"
+            yield Issue(path, f"must be less than max_steps (got {first}, max_steps is {steps}); {advice}")
+    if not ramp.low < ramp.high:
+        yield Issue(("range_test", "low"), f"must be less than high (got {ramp.low}, high is {ramp.high})")
+    if ramp.stairs is not None and ramp.mode != "staircase":
+        yield Issue(("range_test", "stairs"), f"goes with staircase only (got {ramp.stairs}, mode is {ramp.mode})")
+    elif ramp.stairs is not None and ramp.stairs > ramp.steps:
+        yield Issue(("range_test", "stairs"), f"must be at most steps (got {ramp.stairs}, steps is {ramp.steps})")
+    if lr.max == "range_test" and isinstance(lr.min, float) and lr.min >= ramp.high:
+        yield Issue(("parameters", "lr", "min"), f"must be less than range_test.high (got {lr.min})")
+    if lr.min == "range_test" and isinstance(lr.max, float) and lr.max <= ramp.low:
+        yield Issue(("parameters", "lr", "max"), f"must be greater than range_test.low (got {lr.max})")
+    size, workers, gpus = config.batch_size, config.scaling.workers_per_trial, config.scaling.gpus_per_worker
+    if size is not None and size % workers:
+        what = f"must be a multiple of scaling.workers_per_trial (got {size}, workers_per_trial is {workers})"
+        yield Issue(("batch_size",), what)
+    if config.scaling.plugin != "ddp" and not gpus:
+        what = f"needs GPUs (got {config.scaling.plugin}, gpus_per_worker is 0); on CPUs use ddp"
+        yield Issue(("scaling", "plugin"), what)
+    if gpus > 1 and gpus != int(gpus):
+        yield Issue(("scaling", "gpus_per_worker"), f"must be a whole number or less than 1 (got {gpus})")
+
+
+def _schedule_issues(config: Config) -> Iterator[Issue]:
+    """Parameters that an LR schedule does not have, values that it refuses, and values that it refuses together."""
+    for name, drawn in config.parameters.lr_schedule.items():
+        path: FieldPath = ("parameters", "lr_schedule", "choices", name)
+        known = {parameter.name: parameter for parameter in SCHEDULES[name].parameters}
+        found = False
+        for key, distribution in drawn.items():
+            if key not in known:
+                what = f"is no parameter of {name}{suggestion(key, known)}; allowed: {', '.join(known) or 'none'}"
+                yield Issue((*path, key), what)
+                found = True
+                continue
+            for place, value in distribution.bounds_or_values().items():
+                try:
+                    known[key].check(value)
+                except ValueError as error:
+                    what = str(error).removeprefix(f"{key} ").replace(repr(value), shown(value))
+                    yield Issue((*path, key, *place), what)
+                    found = True
+                    break
+        corners = product(*(distribution.bounds_or_values().values() for distribution in drawn.values()))
+        for values in islice(corners, 0 if found else 1000):
+            try:
+                check_parameters(name, dict(zip(drawn, values, strict=True)))
+            except ValueError as error:
+                yield Issue(path, str(error))
+                break

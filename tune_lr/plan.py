@@ -1,0 +1,35 @@
+"""What a study will run, known before it starts and without Ray, torch or Optuna."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tune_lr.config import Config
+
+PHASES = ("range_test", "search", "confirm")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Numbers of trials, and of optimizer steps at most."""
+
+    ramps: int
+    ramp_steps: int
+    trials: int
+    confirmations: int
+    max_steps: int
+
+    @property
+    def steps(self) -> int:
+        return self.ramps * self.ramp_steps + (self.trials + self.confirmations) * self.max_steps
+
+
+def plan(config: Config, phases: Sequence[str] = PHASES) -> Plan:
+    ramps = config.parameters.lr.needs_range_test or tuple(phases) == ("range_test",)
+    searching = "search" in phases
+    return Plan(
+        ramps=config.range_test.replicates if ramps else 0,
+        ramp_steps=config.range_test.steps,
+        trials=config.num_trials if searching else 0,
+        confirmations=config.confirm.top * config.confirm.seeds if searching else 0,
+        max_steps=config.max_steps,
+    )

@@ -1,0 +1,159 @@
+"""The story of a study: make its directory, run its phases, judge them, write the report."""
+
+import os
+import platform
+import signal
+import socket
+import sys
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from tune_lr.best import best_of
+from tune_lr.config import Config, parse_config
+from tune_lr.errors import Interrupted, NoAnswerError
+from tune_lr.plan import PHASES
+from tune_lr.report import write_report
+from tune_lr.study import Observer, Study
+from tune_lr.study_dir import StudyDir
+from tune_lr.trial import Task
+
+if TYPE_CHECKING:
+    from tune_lr.cluster import Hardware
+
+PACKAGES = ("tune-lr", "ray", "optuna", "colossalai", "torch", "torchvision", "wandb", "numpy")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a study has come to. `best` is what stands in best.yaml; None after a range test alone."""
+
+    directory: StudyDir
+    study: Study
+    best: dict[str, Any] | None
+    failed: int  # trials that failed for good
+
+
+def create(config: Config, directory: StudyDir, source: Path, phases: Sequence[str] = PHASES) -> None:
+    """Makes the study directory. Raises InputError where the study exists."""
+    directory.create(
+        {
+            "name": directory.name,
+            "id": uuid.uuid4().hex[:8],  # of the W&B runs
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "python_path": [str(source.resolve().parent), os.getcwd()],
+            "phases": list(phases),
+            "config": config.to_dict(),
+            "packages": {name: _version(name) for name in PACKAGES},
+            "hardware": {"host": socket.gethostname(), "machine": platform.machine(), "cpus": os.cpu_count()},
+        }
+    )
+
+
+def run(
+    directory: StudyDir,
+    *,
+    address: str | None = None,
+    observers: Sequence[Observer] = (),
+    strict: bool = False,
+    on_cluster: "Callable[[int, Hardware], None] | None" = None,
+) -> Outcome:
+    """Runs the study in `directory` from where it stands to its end, and writes every derived file.
+
+    Raises TuneLRError; Interrupted after SIGINT or SIGTERM. Whatever ends it, what was finished stands on disk.
+    """
+    with directory.lock():
+        record = directory.read_study()
+        config = parse_config(record["config"], source=str(directory.study_yaml))
+        study = Study(config, directory, observers=observers, phases=record["phases"], strict=strict)
+        from tune_lr import cluster  # Ray is imported as late as can be: whatever is wrong shows first
+
+        task = make_task(config, record["python_path"])
+        with _interruptible(study, directory), cluster.connected(address) as hardware:
+            slots = cluster.count_slots(task, config.scaling.max_concurrent)
+            if on_cluster is not None:
+                on_cluster(slots, hardware)
+            cluster.run(study, task, slots)
+        if study.error is not None:
+            raise study.error
+        return finish(study)
+
+
+def report(directory: StudyDir) -> Outcome:
+    """Writes every derived file anew, from the journal and the curves."""
+    record = directory.read_study()
+    config = parse_config(record["config"], source=str(directory.study_yaml))
+    with directory.lock():
+        study = Study(config, directory, phases=record["phases"], resume=False)
+        study.read_bounds()
+        return finish(study)
+
+
+def finish(study: Study) -> Outcome:
+    """Judges what there is and writes the derived files."""
+    directory, rows = study.directory, study.rows()
+    directory.write_rows(rows)
+    best = None
+    try:
+        best = best_of(study)
+        directory.write_yaml(directory.best_yaml, best)
+    except NoAnswerError:
+        directory.best_yaml.unlink(missing_ok=True)
+    write_report(directory)
+    return Outcome(directory, study, best, failed=sum(row.state == "failed" for row in rows))
+
+
+def make_task(config: Config, python_path: Sequence[str] = ()) -> Task:
+    scaling = config.scaling
+    return Task(
+        workload=config.workload,
+        workload_args=config.workload_args,
+        batch_size=config.batch_size,
+        optimizer=config.optimizer.name,
+        optimizer_args=config.optimizer.args,
+        metric=config.metric.name,
+        report_every=config.report_every,
+        workers=scaling.workers_per_trial,
+        cpus_per_worker=scaling.cpus_per_worker,
+        gpus_per_worker=scaling.gpus_per_worker,
+        plugin=scaling.plugin,
+        plugin_args=scaling.plugin_args,
+        timeout_s=scaling.timeout_s,
+        python_path=tuple(dict.fromkeys(python_path)),
+    )
+
+
+@contextmanager
+def _interruptible(study: Study, directory: StudyDir) -> Iterator[None]:
+    """The first SIGINT or SIGTERM stops the study and keeps all that is finished; a second one ends the process,
+    whose local Ray ends with it."""
+    received: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        if len(received) > 1:
+            print(f"\nended at once; go on with: tune-lr resume {directory.root}", file=sys.stderr, flush=True)
+            os._exit(128 + number)
+        study.interrupt()
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if received:
+        raise Interrupted(f"interrupted; go on with: tune-lr resume {directory.root}", received[0])
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,56 @@
+"""One conditional draw from the search space, inside the bounds that the range test found."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.trial import Trial
+
+from tune_lr.config import Distribution, LRRange, Parameters
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A configuration: the peak LR, the LR schedule and its parameters (unqualified, only those of the space)."""
+
+    lr: float
+    lr_schedule: str
+    parameters: dict[str, Any]
+
+
+def draw(trial: Trial, space: Parameters, bounds: tuple[float, float]) -> Draw:
+    """Draws from `space`; `bounds` (low, high) stand where it says `range_test`.
+
+    One `lr` for all schedules: what one of them teaches about it serves the others. A schedule's parameters are drawn
+    only where that schedule is, under qualified names ("step.gamma").
+    """
+    lr = _draw_lr(trial, space.lr, bounds)
+    names = list(space.lr_schedule)
+    name = trial.suggest_categorical("lr_schedule", names) if len(names) > 1 else names[0]
+    parameters = {key: _draw(trial, f"{name}.{key}", how) for key, how in space.lr_schedule[name].items()}
+    return Draw(lr, name, parameters)
+
+
+def lr_interval(space: LRRange, bounds: tuple[float, float]) -> tuple[float, float]:
+    """The interval that `lr` is drawn from."""
+    low = bounds[0] if space.min == "range_test" else float(space.min or 0.0)
+    high = bounds[1] if space.max == "range_test" else float(space.max or 0.0)
+    return min(low, high), max(low, high)
+
+
+def _draw_lr(trial: Trial, how: LRRange, bounds: tuple[float, float]) -> float:
+    if how.value is not None:
+        return float(how.value)
+    if how.values is not None:
+        return float(trial.suggest_categorical("lr", list(how.values)))
+    return trial.suggest_float("lr", *lr_interval(how, bounds), log=True)
+
+
+def _draw(trial: Trial, name: str, how: Distribution) -> Any:
+    if how.value is not None:
+        return how.value
+    if how.values is not None:
+        return trial.suggest_categorical(name, list(how.values))
+    assert how.min is not None and how.max is not None
+    if how.distribution == "int_uniform":
+        return trial.suggest_int(name, int(how.min), int(how.max))
+    return trial.suggest_float(name, how.min, how.max, log=how.distribution == "log_uniform_values")

@@ -1,0 +1,517 @@
+"""A study: its phases, decided by Optuna and remembered in its journal. Knows nothing of Ray.
+
+    range_test   K ramps -> LRBounds; extended once where they hold no answer
+    search       N trials, proposed and pruned by Optuna
+    confirm      the best k configurations, each with n fresh seeds
+    test         one pass over the test data, for the winner
+
+Whoever executes the trials asks for `next_trial` and hands in every `report`; the answer says whether the trial goes
+on. Each phase is an Optuna study of its own in one journal, so that ramps and lucky seeds never teach the sampler.
+What is told here is on disk before the call returns: curves first, then the journal.
+"""
+
+import math
+import time
+import warnings
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import optuna
+from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import Trial, TrialState
+
+from tune_lr.config import Config
+from tune_lr.errors import InputError, NoAnswerError, ResourceError, TuneLRError
+from tune_lr.lr_range_test import LRBounds, Ramp, find_lr_bounds
+from tune_lr.plan import PHASES
+from tune_lr.search_space import draw
+from tune_lr.study_dir import CURVE_COLUMNS, RANGE_CURVE_COLUMNS, StudyDir, TrialRow
+from tune_lr.trial import Report, TrialSpec
+from tune_lr.verdict import Verdict, judge, rank_search
+
+# What a diverged trial is told as: finite, and worse than any figure that a metric takes.
+PENALTY = 1e30
+# All search trials share the study's seed. Ramps and confirmations are fresh, and never meet each other's.
+RAMP_SEEDS, CONFIRM_SEEDS = 1, 1001
+TEST = -1  # the number of the pass over the test data, which is no trial
+
+
+class Observer(Protocol):
+    """Is told what happens, after it is on disk. Must neither raise nor take long."""
+
+    def phase_started(self, phase: str, trials: int) -> None: ...
+    def trial_started(self, trial: TrialSpec) -> None: ...
+    def trial_reported(self, trial: TrialSpec, report: Report) -> None: ...
+    def trial_ended(self, trial: TrialSpec, row: TrialRow) -> None: ...
+    def bounds_found(self, bounds: LRBounds) -> None: ...
+    def notice(self, text: str) -> None: ...
+
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@dataclass
+class _Open:
+    """A trial in somebody's hands."""
+
+    spec: TrialSpec
+    trial: Trial
+    started: float = field(default_factory=time.time)
+    seconds: float = 0.0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    lowest: float = math.inf  # training loss
+    told: int = 0  # the last step that Optuna knows
+    repairs: int = 0
+
+
+class Study:
+    """One study, opened or gone on with.
+
+    `phases` may be range_test alone. With `resume` false it is only read. `over` is true when nothing is left to run;
+    `stopped`, when nothing may go on, and then `error` says why (None: somebody asked).
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        directory: StudyDir,
+        *,
+        observers: Sequence[Observer] = (),
+        phases: Sequence[str] = PHASES,
+        strict: bool = False,
+        resume: bool = True,
+    ) -> None:
+        self.config, self.directory = config, directory
+        self.over, self.stopped = False, False
+        self.error: TuneLRError | None = None
+        self.bounds: LRBounds | None = None
+        self.facts: dict[str, Any] = {}
+        self._observers, self._phases, self._strict = tuple(observers), tuple(phases), strict
+        self._storage = _open_journal(directory.journal)
+        self._optuna = {phase: _open_phase(phase, config, self._storage) for phase in PHASES}
+        self._open: dict[int, _Open] = {}
+        self._again: deque[TrialSpec] = deque()
+        self._specs: dict[int, TrialSpec] = {}
+        self._outcomes: dict[int, dict[str, Any]] = {}
+        self._asked: dict[str, int] = dict.fromkeys(PHASES, 0)
+        self._slots: dict[str, int] = {}
+        self._test: TrialSpec | None = None
+        self._announced = ("", 0)
+        self._first = math.inf  # when the first trial started
+        self._load()
+        if resume:
+            self._take_up()
+
+    # --- what runs next -------------------------------------------------------------------------------------
+
+    def next_trial(self) -> TrialSpec | None:
+        """The next trial to run; None where results have to be waited for, or the study is over."""
+        if self.stopped or self.over:
+            return None
+        spec = self._again.popleft() if self._again else self._next()
+        if spec is not None and spec.phase != "test":
+            entry = self._open[spec.number]
+            self._open[spec.number] = _Open(spec, entry.trial, told=entry.told)
+            self._start_curve(spec)
+            self._tell("trial_started", spec)
+        return spec
+
+    def _next(self) -> TrialSpec | None:
+        for phase in self._phases:
+            remaining = self._remaining(phase)
+            if remaining:
+                self._announce(phase, self._asked[phase] + remaining)
+                return self._specify(phase, self._optuna[phase].ask())
+            if any(entry.spec.phase == phase for entry in self._open.values()):
+                return None
+            if phase == "range_test" and not self._conclude_range_test():
+                return self._next()
+        return self._next_test()
+
+    def _remaining(self, phase: str) -> int:
+        """How many trials of a phase are still to be asked for."""
+        if self.stopped:
+            return 0
+        if phase == "range_test":
+            return self.config.range_test.replicates * len(self._ramps()) - self._asked[phase] if self._ramps() else 0
+        if phase == "search":
+            return max(0, self.config.num_trials - self._asked[phase])
+        return len(self._missing_confirmations())
+
+    def _specify(self, phase: str, trial: Trial) -> TrialSpec:
+        """Numbers an Optuna trial, says what it trains and writes that into the journal."""
+        number = sum(self._asked.values())
+        self._asked[phase] += 1
+        seed, max_steps = self.config.seed, self.config.max_steps
+        if phase == "range_test":
+            ramp = self._ramps()[-1]
+            spec = TrialSpec(number, phase, seed + RAMP_SEEDS + self._asked[phase] - 1, ramp.steps, ramp=ramp)
+        elif phase == "search":
+            drawn = draw(trial, self.config.parameters, self._search_bounds())
+            spec = TrialSpec(number, phase, seed, max_steps, drawn.lr, drawn.lr_schedule, drawn.parameters)
+        else:
+            spec = replace(
+                self._missing_confirmations()[0], number=number, checkpoint=str(self.directory.checkpoint(number))
+            )
+        trial.set_user_attr("spec", spec.to_dict())
+        self._specs[number] = spec
+        self._open[number] = _Open(spec, trial)
+        return spec
+
+    # --- what comes back ------------------------------------------------------------------------------------
+
+    def report(self, number: int, report: Report) -> bool:
+        """Takes a trial's report; returns whether it goes on."""
+        if report.mistake:
+            return self._stop(InputError(report.mistake))
+        if self._test is not None and number == self._test.number:
+            return self._end_test(report)
+        entry = self._open[number]
+        spec = entry.spec
+        if report.facts and self.facts != report.facts:
+            self.facts = dict(report.facts)
+            self._optuna["search"].set_user_attr("facts", self.facts)
+        if report.repairs > entry.repairs:
+            entry.repairs = report.repairs
+            self._tell("notice", f"trial {number}: a worker was lost; its group was replaced and the trial went on")
+        entry.seconds += report.seconds
+        entry.metrics = report.metrics or entry.metrics
+        entry.lowest = min([entry.lowest, *(loss for _, _, loss in report.points if math.isfinite(loss))])
+        self._append_curve(spec, report)
+        self._tell("trial_reported", spec, report)
+        if report.failure:
+            return self._end(entry, report, "failed", report.failure)
+        if report.diverged:
+            # A ramp is there to diverge.
+            state = "complete" if spec.ramp else "diverged"
+            return self._end(entry, report, state, f"diverged at step {report.step}")
+        if spec.phase == "search" and self._should_prune(entry, report):
+            return self._end(entry, report, "pruned", f"not among the best at step {report.step}")
+        if report.over:
+            return self._end(entry, report, "complete", "")
+        return True
+
+    def lost(self, number: int) -> None:
+        """The trial's slot is gone: it is issued again, under its number."""
+        if self._test is not None and number == self._test.number:
+            self._again.append(self._test)
+        elif number in self._open:
+            self._again.append(self._open[number].spec)
+        self._tell("notice", f"trial {number}: its slot was lost; it runs again")
+
+    def interrupt(self) -> None:
+        """Nothing more is started or taken; what was running is run again by the next driver."""
+        self.stopped = True
+
+    def _stop(self, error: TuneLRError) -> bool:
+        self.error, self.stopped = error, True
+        return False
+
+    def _should_prune(self, entry: _Open, report: Report) -> bool:
+        if report.step <= entry.told:  # a trial that is run again: this was decided before
+            return False
+        entry.told = report.step
+        entry.trial.report(report.metrics[self.config.metric.name], report.step)
+        return not report.over and entry.trial.should_prune()
+
+    def _end(self, entry: _Open, report: Report, state: str, reason: str) -> bool:
+        spec, study = entry.spec, self._optuna[entry.spec.phase]
+        outcome = {
+            "state": state,
+            "steps": report.step,
+            "metrics": dict(entry.metrics),
+            "duration_s": round(entry.seconds, 3),
+            "started": round(entry.started, 3),
+            "slot": self._slots.setdefault(report.slot, len(self._slots)),
+            "reason": reason,
+        }
+        entry.trial.set_user_attr("outcome", outcome)
+        if state == "failed":
+            study.tell(entry.trial, state=TrialState.FAIL)
+        elif state == "pruned":
+            study.tell(entry.trial, state=TrialState.PRUNED)
+        elif state == "diverged":
+            study.tell(entry.trial, -PENALTY if self.config.metric.goal == "maximize" else PENALTY)
+        else:
+            study.tell(entry.trial, entry.lowest if spec.ramp else entry.metrics[self.config.metric.name])
+        del self._open[spec.number]
+        self._keep(spec, outcome)
+        self._tell("trial_ended", spec, self.row(spec.number))
+        return False
+
+    # --- the range test -------------------------------------------------------------------------------------
+
+    def _ramps(self) -> list[Ramp]:
+        """The configuration's ramp, and the extended one where the first held no answer."""
+        how = self.config.range_test
+        if not self.needs_range_test:
+            return []
+        ramps = [Ramp(how.low, how.high, how.steps, how.mode, how.stairs)]
+        extended = self._optuna["range_test"].user_attrs.get("extended")
+        return [*ramps, Ramp(**extended)] if extended else ramps
+
+    @property
+    def needs_range_test(self) -> bool:
+        """Whether the space leaves a bound to the range test, or nothing else was asked for."""
+        return self.config.parameters.lr.needs_range_test or tuple(self._phases) == ("range_test",)
+
+    def read_bounds(self) -> LRBounds | None:
+        """Reads the bounds off the last round of ramps and writes bounds.json; None where there is nothing to read."""
+        rows = [row for row in self.rows() if row.phase == "range_test"][-self.config.range_test.replicates :]
+        paths = [self.directory.range_curve(row.number) for row in rows if row.state == "complete"]
+        curves = [self.directory.read_curve(path) for path in paths]
+        if not curves:
+            return None
+        self.bounds = find_lr_bounds([(curve["lr"], curve["loss"]) for curve in curves])
+        self.directory.write_json(self.directory.bounds_json, self.bounds.to_dict())
+        return self.bounds
+
+    def _conclude_range_test(self) -> bool:
+        """Reads the bounds off the finished ramps; false where they are extended first, once."""
+        ramps = self._ramps()
+        if self.bounds is not None or not ramps:
+            return True
+        bounds = self.read_bounds()
+        if bounds is None:
+            reasons = {row.reason for row in self.rows() if row.phase == "range_test"}
+            self._stop(NoAnswerError(f"the LR range test could not be run: {'; '.join(reasons)}"))
+        elif bounds.status != "ok" and len(ramps) == 1:
+            self.bounds, extended = None, extended_ramp(ramps[0], bounds.status)
+            self._optuna["range_test"].set_user_attr("extended", asdict(extended))
+            self._tell(
+                "notice", f"range test: {bounds.reason} It runs again from {extended.low:g} to {extended.high:g}."
+            )
+            return False
+        else:
+            self._tell("bounds_found", bounds)
+            if bounds.status != "ok" and self._strict:
+                self._stop(NoAnswerError(f"the LR range test abstained ({bounds.status}): {bounds.reason}"))
+            elif bounds.status != "ok" and "search" in self._phases:
+                low, high = self._search_bounds()
+                self._tell("notice", f"range test: NO BOUNDS ({bounds.status}). The search covers {low:g} to {high:g}.")
+        return True
+
+    def _search_bounds(self) -> tuple[float, float]:
+        if self.bounds is not None and self.bounds.low is not None and self.bounds.high is not None:
+            return self.bounds.low, self.bounds.high
+        return self.config.range_test.low, self.config.range_test.high
+
+    # --- confirmation and test ------------------------------------------------------------------------------
+
+    def _missing_confirmations(self) -> list[TrialSpec]:
+        """Of the finalists and seeds that are wanted, those that were not asked for yet. Seed by seed: a study that
+        is cut short has compared all finalists on the seeds it had."""
+        confirm, metric = self.config.confirm, self.config.metric
+        if not confirm.top:
+            return []
+        finalists = rank_search(self.rows(), metric.name, metric.goal)[: confirm.top]
+        wanted = [
+            replace(self._specs[row.number], phase="confirm", seed=self.config.seed + CONFIRM_SEEDS + index)
+            for index in range(confirm.seeds)
+            for row in finalists
+        ]
+        asked = {_trained(spec) for spec in self._specs.values() if spec.phase == "confirm"}
+        return [spec for spec in wanted if _trained(spec) not in asked]
+
+    def verdict(self) -> Verdict:
+        """Raises NoAnswerError where no trial of the search was completed."""
+        return judge(self.rows(), self.config.metric.name, self.config.metric.goal)
+
+    @property
+    def test_result(self) -> dict[str, Any] | None:
+        """{"trial": the winner's number in the search, "values": one mapping of figures a seed}."""
+        return self._optuna["confirm"].user_attrs.get("test")
+
+    def _next_test(self) -> TrialSpec | None:
+        if self._test is not None:
+            return None
+        try:
+            winner = self.verdict().winner if "confirm" in self._phases else None
+        except NoAnswerError:
+            winner = None
+        tested = self.test_result
+        if winner is None or not winner.confirm_trials or (tested and tested["trial"] == winner.trial):
+            self.over = True
+            return None
+        checkpoints = tuple(str(self.directory.checkpoint(number)) for number in winner.confirm_trials)
+        self._test = replace(
+            self._specs[winner.trial], number=TEST, phase="test", checkpoint=None, checkpoints=checkpoints
+        )
+        return self._test
+
+    def _end_test(self, report: Report) -> bool:
+        if report.failure:
+            self._tell("notice", f"the winner could not be evaluated on the test data: {report.failure}")
+        else:
+            values = [dict(values) for values in report.test_values]
+            self._optuna["confirm"].set_user_attr("test", {"trial": self.verdict().winner.trial, "values": values})
+        self.over = True
+        return False
+
+    # --- what there is --------------------------------------------------------------------------------------
+
+    def rows(self) -> list[TrialRow]:
+        """Every trial that has ended, by number."""
+        return [self.row(number) for number in sorted(self._outcomes)]
+
+    def row(self, number: int) -> TrialRow:
+        spec, outcome = self._specs[number], self._outcomes[number]
+        return TrialRow(
+            number=number,
+            phase=spec.phase,
+            state=outcome["state"],
+            lr_schedule=spec.lr_schedule or "ramp",
+            lr=spec.ramp.high if spec.ramp else spec.lr,
+            parameters=spec.qualified_parameters(),
+            seed=spec.seed,
+            steps=outcome["steps"],
+            metrics=outcome["metrics"],
+            duration_s=outcome["duration_s"],
+            started_s=round(outcome["started"] - self._first, 3),
+            slot=outcome["slot"],
+            reason=outcome["reason"],
+        )
+
+    def steps_by_phase(self) -> dict[str, int]:
+        """Optimizer steps that the trials of each phase took."""
+        steps = dict.fromkeys(PHASES, 0)
+        for row in self.rows():
+            steps[row.phase] += row.steps
+        return steps
+
+    # --- the files ------------------------------------------------------------------------------------------
+
+    def _start_curve(self, spec: TrialSpec) -> None:
+        if spec.ramp:
+            self.directory.start_curve(self.directory.range_curve(spec.number), RANGE_CURVE_COLUMNS)
+        else:
+            self.directory.start_trial(spec.number, spec.to_dict())
+            self.directory.curve(spec.number).unlink(missing_ok=True)
+
+    def _append_curve(self, spec: TrialSpec, report: Report) -> None:
+        if spec.ramp:
+            self.directory.append_curve(self.directory.range_curve(spec.number), report.points)
+            return
+        path, metrics = self.directory.curve(spec.number), self.facts["metrics"]
+        if not path.exists():
+            self.directory.start_curve(path, [*CURVE_COLUMNS, *metrics])
+        points: list[Sequence[float | None]] = [(*point, *[None] * len(metrics)) for point in report.points]
+        if points:
+            points[-1] = (*report.points[-1], *(report.metrics.get(name) for name in metrics))
+        self.directory.append_curve(path, points)
+
+    def _announce(self, phase: str, trials: int) -> None:
+        if self._announced != (phase, trials):
+            self._announced = (phase, trials)
+            self._tell("phase_started", phase, trials)
+
+    def _tell(self, event: str, *arguments: Any) -> None:
+        for observer in self._observers:
+            getattr(observer, event)(*arguments)
+
+    def _keep(self, spec: TrialSpec, outcome: dict[str, Any]) -> None:
+        self._specs[spec.number], self._outcomes[spec.number] = spec, outcome
+        self._first = min(self._first, outcome["started"])
+
+    def _load(self) -> None:
+        """Reads from the journal what has ended."""
+        self.facts = dict(self._optuna["search"].user_attrs.get("facts", {}))
+        for phase, study in self._optuna.items():
+            for frozen in study.get_trials(deepcopy=False):
+                if frozen.state.is_finished():
+                    self._asked[phase] += 1
+                    self._keep(TrialSpec.from_dict(frozen.user_attrs["spec"]), frozen.user_attrs["outcome"])
+
+    def _take_up(self) -> None:
+        """Issues again what was interrupted, under its number."""
+        unspecified: list[tuple[str, Trial]] = []
+        for phase, study in self._optuna.items():
+            interrupted = [frozen for frozen in study.get_trials(deepcopy=False) if not frozen.state.is_finished()]
+            for frozen in interrupted:
+                if frozen.state == TrialState.RUNNING:
+                    # Optuna's public API has no way back from RUNNING; a waiting trial keeps its number and values.
+                    self._storage.set_trial_state_values(frozen._trial_id, TrialState.WAITING)
+            for frozen in interrupted:
+                trial = study.ask()  # pops the waiting ones, in their order
+                if "spec" not in trial.user_attrs:  # the driver died between asking for it and writing it down
+                    unspecified.append((phase, trial))
+                    continue
+                spec = TrialSpec.from_dict(trial.user_attrs["spec"])
+                told = max(frozen.intermediate_values, default=0)
+                self._asked[phase] += 1
+                self._specs[spec.number], self._open[spec.number] = spec, _Open(spec, trial, told=told)
+                self._again.append(spec)
+        for phase, trial in unspecified:
+            self._again.append(self._specify(phase, trial))
+
+
+def extended_ramp(ramp: Ramp, status: str) -> Ramp:
+    """Where to look when a ramp held no answer: higher where nothing diverged, lower where it began by diverging, and
+    otherwise wider, with as many steps a decade."""
+    if status == "no_divergence":
+        low, high = ramp.low, ramp.high * 100
+    elif status == "diverged_at_start":
+        low, high = ramp.low / 1e4, ramp.low * 10
+    else:
+        low, high = ramp.low / 10, ramp.high * 10
+    steps = math.ceil(ramp.steps * max(1.0, math.log(high / low) / math.log(ramp.high / ramp.low)))
+    return replace(ramp, low=low, high=high, steps=steps)
+
+
+def _trained(spec: TrialSpec) -> tuple[Any, ...]:
+    return spec.lr_schedule, spec.lr, tuple(sorted(spec.parameters.items())), spec.seed
+
+
+def _open_journal(path: Path) -> JournalStorage:
+    """Opens the journal, or begins one. A driver that was killed may have left half a line, onto which the next one
+    would be written, and its lock, which would be waited for: nobody else writes, since the study is locked."""
+    if path.exists():
+        data = path.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):
+            with open(path, "r+b") as file:
+                file.truncate(whole)
+    path.with_name(path.name + ".lock").unlink(missing_ok=True)
+    try:
+        return JournalStorage(JournalFileBackend(str(path)))
+    except (OSError, ValueError, KeyError) as error:
+        raise ResourceError(f"{path}: cannot be read as an Optuna journal ({type(error).__name__}: {error})") from None
+
+
+def _open_phase(phase: str, config: Config, storage: JournalStorage) -> optuna.Study:
+    searching = phase == "search"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study = optuna.create_study(
+            study_name=phase,
+            storage=storage,
+            load_if_exists=True,
+            direction=config.metric.goal if phase != "range_test" else "minimize",
+            pruner=_pruner(config) if searching else NopPruner(),
+        )
+        # The same seed again would propose the first trials again.
+        study.sampler = _sampler(config, len(study.trials)) if searching else RandomSampler(seed=0)
+    return study
+
+
+def _sampler(config: Config, trials: int) -> BaseSampler:
+    seed = config.seed + trials
+    if config.sampler.name == "random":
+        return RandomSampler(seed=seed)
+    # Measured on conditional spaces: the steadiest of TPE's forms with one LR shared by all schedules.
+    return TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed)
+
+
+def _pruner(config: Config) -> BasePruner:
+    pruner = config.pruner
+    if pruner.name == "none":
+        return NopPruner()
+    return SuccessiveHalvingPruner(
+        min_resource=pruner.min_steps or config.report_every, reduction_factor=pruner.reduction_factor
+    )

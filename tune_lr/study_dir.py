@@ -1,0 +1,309 @@
+"""The study directory: every path and every file format, in one place.
+
+    study.yaml        the resolved configuration
+    study.journal     Optuna's journal, the record of truth
+    study.lock        held by the one driver
+    bounds.json       the answer of the LR range test
+    range_test/       curve-K.csv, one a replicate; range_test.png
+    trials/0007/      params.json, curve.csv, checkpoint/
+    trials.csv        one row a trial, of every phase
+    best.yaml         the winner
+    report.html       self-contained
+    plots/            the report's pictures as PNG
+    wandb/            offline runs
+
+Files that are derived from others are replaced atomically, so that a reader sees the old or the new one. Curves
+are appended to, one report at a time, by the driver alone.
+"""
+
+import csv
+import fcntl
+import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tune_lr.errors import InputError, ResourceError
+
+FORMAT_VERSION = 1
+STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+RANGE_CURVE_COLUMNS = ("step", "lr", "loss")
+CURVE_COLUMNS = ("step", "lr", "train_loss")  # then val_loss, and val_<metric> for each metric of the workload
+ROW_COLUMNS = ("number", "phase", "state", "lr_schedule", "lr")  # then the parameters, then the columns below
+ROW_TAIL_COLUMNS = ("seed", "steps", "val_loss", "duration_s", "started_s", "slot", "reason")
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """One row of trials.csv.
+
+    `parameters` are qualified by their schedule ("step.gamma"). `metrics` are the last validation's figures by
+    their names in files ("val_loss", "val_accuracy"); a trial that was never validated has none. `duration_s`
+    counts training and validation, in seconds; `started_s` is seconds since the study's first trial started.
+    """
+
+    number: int
+    phase: str  # range_test | search | confirm
+    state: str  # complete | pruned | diverged | failed
+    lr_schedule: str
+    lr: float
+    parameters: Mapping[str, Any]
+    seed: int
+    steps: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    duration_s: float = 0.0
+    started_s: float = 0.0
+    slot: int = 0
+    reason: str = ""
+
+
+def check_study_name(name: str) -> str:
+    """Returns `name`, or raises InputError where it could leave the folder or trouble a file system."""
+    if not STUDY_NAME.fullmatch(name):
+        raise InputError(
+            f"--name: not a study name (got {name[:80]!r}); 1 to 64 letters, digits, '.', '_' and '-', "
+            "the first one a letter or a digit"
+        )
+    return name
+
+
+class StudyDir:
+    """Names every path of one study and reads and writes every file format in it."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root).resolve()
+        self.name = self.root.name
+        self.study_yaml = self.root / "study.yaml"
+        self.journal = self.root / "study.journal"
+        self.lock_file = self.root / "study.lock"
+        self.bounds_json = self.root / "bounds.json"
+        self.range_test = self.root / "range_test"
+        self.range_test_png = self.range_test / "range_test.png"
+        self.trials = self.root / "trials"
+        self.trials_csv = self.root / "trials.csv"
+        self.best_yaml = self.root / "best.yaml"
+        self.report_html = self.root / "report.html"
+        self.plots = self.root / "plots"
+        self.wandb = self.root / "wandb"
+
+    # --- the study as a whole -------------------------------------------------------------------------------
+
+    def create(self, study: Mapping[str, Any]) -> None:
+        """Makes the directory and writes study.yaml. Refuses one that exists."""
+        if self.root.exists() and any(self.root.iterdir()):
+            raise InputError(
+                f"--name: {self.root} exists already; choose another name, or go on with it: tune-lr resume {self.root}"
+            )
+        try:
+            self.range_test.mkdir(parents=True)
+            self.trials.mkdir()
+            self.write_yaml(self.study_yaml, {"format_version": FORMAT_VERSION, **study})
+        except OSError as error:
+            what = f"{self.root}: cannot be written ({error.strerror}); give --out a directory that can"
+            raise ResourceError(what) from None
+
+    def remove(self) -> None:
+        """Deletes the study."""
+        shutil.rmtree(self.root)
+
+    def read_study(self) -> dict[str, Any]:
+        """study.yaml. Raises ResourceError where there is no study, or one of another format."""
+        study = self.read_yaml(self.study_yaml)
+        if study.get("format_version") != FORMAT_VERSION:
+            raise ResourceError(
+                f"{self.study_yaml}: format_version is {study.get('format_version')!r}; "
+                f"this version of tune-lr reads {FORMAT_VERSION}"
+            )
+        return study
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Holds the study for this process. The kernel lets go of it when the process ends, however it ends."""
+        with open(self.lock_file, "a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                file.seek(0)
+                owner = file.read().strip() or "another process"
+                raise ResourceError(f"{self.root}: in use by {owner}; one driver a study") from None
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {os.uname().nodename}")
+            file.flush()
+            yield
+
+    # --- curves ---------------------------------------------------------------------------------------------
+
+    def range_curve(self, replicate: int) -> Path:
+        return self.range_test / f"curve-{replicate}.csv"
+
+    def trial(self, number: int) -> Path:
+        return self.trials / f"{number:04d}"
+
+    def curve(self, number: int) -> Path:
+        return self.trial(number) / "curve.csv"
+
+    def checkpoint(self, number: int) -> Path:
+        return self.trial(number) / "checkpoint"
+
+    def start_trial(self, number: int, params: Mapping[str, Any]) -> None:
+        """Makes the folder of a search or confirm trial and writes params.json."""
+        self.trial(number).mkdir(parents=True, exist_ok=True)
+        self.write_json(self.trial(number) / "params.json", params)
+
+    def start_curve(self, path: Path, columns: Sequence[str]) -> None:
+        """Begins a curve anew: an interrupted trial runs again from its first step."""
+        with open(path, "w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerow(columns)
+
+    def append_curve(self, path: Path, points: Iterable[Sequence[float | None]]) -> None:
+        """Appends points, in the order of the file's columns; None is left empty."""
+        with open(path, "a", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([_cell(value) for value in point] for point in points)
+
+    def read_curve(self, path: Path) -> dict[str, list[float]]:
+        """Columns by name; what was not measured is NaN. A torn last line is left out."""
+        with open(path, newline="") as file:
+            reader = csv.reader(line for line in file if line.endswith("\n"))
+            header = next(reader, None)
+            if header is None:
+                raise ResourceError(f"{path}: empty; `tune-lr resume` runs an unfinished trial again")
+            columns: dict[str, list[float]] = {name: [] for name in header}
+            for record in reader:
+                for name, text in zip(header, record, strict=True):
+                    columns[name].append(float(text) if text else math.nan)
+        return columns
+
+    def range_curves(self) -> list[Path]:
+        """The ramps' files, in the order of their number."""
+        return sorted(self.range_test.glob("curve-*.csv"), key=lambda path: int(path.stem.split("-")[1]))
+
+    # --- trials.csv -----------------------------------------------------------------------------------------
+
+    def write_rows(self, rows: Sequence[TrialRow]) -> None:
+        parameters = sorted({name for row in rows for name in row.parameters})
+        metrics = sorted({name for row in rows for name in row.metrics} - {"val_loss"})
+        header = [*ROW_COLUMNS, *parameters, *ROW_TAIL_COLUMNS[:3], *metrics, *ROW_TAIL_COLUMNS[3:]]
+        lines = []
+        for row in rows:
+            cells = {**vars(row), **row.parameters, **row.metrics}
+            lines.append([_cell(cells.get(name)) for name in header])
+        with _replacing(self.trials_csv) as file:
+            csv.writer(file, lineterminator="\n").writerows([header, *lines])
+
+    def read_rows(self) -> list[TrialRow]:
+        with open(self.trials_csv, newline="") as file:
+            return [_row(record) for record in csv.DictReader(file)]
+
+    # --- YAML and JSON --------------------------------------------------------------------------------------
+
+    def write_yaml(self, path: Path, value: Mapping[str, Any]) -> None:
+        with _replacing(path) as file:
+            yaml.dump(dict(value), file, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+    def read_yaml(self, path: Path) -> dict[str, Any]:
+        try:
+            value = yaml.safe_load(path.read_text())
+        except FileNotFoundError:
+            raise ResourceError(f"{path}: there is no such file; is {path.parent} a study directory?") from None
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+            raise ResourceError(f"{path}: cannot be read as YAML") from None
+        if not isinstance(value, dict):
+            raise ResourceError(f"{path}: empty or cut short")
+        return value
+
+    def write_json(self, path: Path, value: Mapping[str, Any]) -> None:
+        with _replacing(path) as file:
+            json.dump(value, file, indent=2, allow_nan=False)
+            file.write("\n")
+
+    def read_json(self, path: Path) -> dict[str, Any]:
+        try:
+            value = json.loads(path.read_text())
+        except (OSError, ValueError):
+            raise ResourceError(f"{path}: missing or cut short; `tune-lr report {self.root}` writes it again") from None
+        assert isinstance(value, dict)
+        return value
+
+
+class _Dumper(yaml.SafeDumper):
+    """Multi-line text as a block, so that code can be read and pasted; floats in digits that YAML reads back."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+def _represent_float(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
+    text = repr(value)
+    if "e" in text and "." not in text:  # YAML 1.1 reads 1e-05 as text, and 1.0e-05 as a number
+        text = text.replace("e", ".0e")
+    return (
+        dumper.represent_float(value)
+        if not math.isfinite(value)
+        else dumper.represent_scalar("tag:yaml.org,2002:float", text)
+    )
+
+
+_Dumper.add_representer(str, _represent_text)
+_Dumper.add_representer(float, _represent_float)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Any]:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "w", newline="") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return repr(float(value)) if isinstance(value, float) else str(value)  # numpy's floats say so in their repr
+
+
+def _row(record: Mapping[str, str]) -> TrialRow:
+    fixed = {*ROW_COLUMNS, *ROW_TAIL_COLUMNS}
+    return TrialRow(
+        number=int(record["number"]),
+        phase=record["phase"],
+        state=record["state"],
+        lr_schedule=record["lr_schedule"],
+        lr=float(record["lr"]) if record["lr"] else math.nan,
+        parameters={name: _parsed(text) for name, text in record.items() if "." in name and text},
+        seed=int(record["seed"]),
+        steps=int(record["steps"]),
+        metrics={
+            name: float(text)
+            for name, text in record.items()
+            if text and name.startswith("val_") and (name == "val_loss" or name not in fixed)
+        },
+        duration_s=float(record["duration_s"]),
+        started_s=float(record["started_s"]),
+        slot=int(record["slot"]),
+        reason=record["reason"],
+    )
+
+
+def _parsed(text: str) -> Any:
+    """A parameter as it was before it became text."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return {"True": True, "False": False}.get(text, text)

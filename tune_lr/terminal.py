@@ -1,0 +1,275 @@
+"""What a person sees while a study runs: one live screen in a terminal, plain lines anywhere else."""
+
+import math
+import threading
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from tune_lr.config import Config
+from tune_lr.lr_range_test import LRBounds
+from tune_lr.lr_schedules import ScheduleSpec, curve, make_lr_schedule
+from tune_lr.plan import Plan
+from tune_lr.study_dir import TrialRow
+from tune_lr.trial import Report, TrialSpec
+
+if TYPE_CHECKING:
+    from tune_lr.search import Outcome
+
+LEADERS = 5
+TITLES = {"range_test": "LR range test", "search": "search", "confirm": "confirm"}
+UNITS = {"range_test": "ramps", "search": "trials", "confirm": "trials"}
+SPARKS = "▁▂▃▄▅▆▇█"
+
+
+class Progress:
+    """An Observer that shows the phases, the time left and the leaders."""
+
+    def __init__(self, console: Console, config: Config, plan: Plan) -> None:
+        self._console, self._plan = console, plan
+        self._metric, self._sign = config.metric.name, -1.0 if config.metric.goal == "maximize" else 1.0
+        self._full_steps = {"range_test": plan.ramp_steps, "search": plan.max_steps, "confirm": plan.max_steps}
+        self._lock = threading.Lock()  # rich draws from a thread of its own
+        self._phase, self._total, self._ended = "", 0, 0
+        self._slots = 1
+        self._seconds, self._steps = 0.0, 0
+        self._steps_of_ended: list[int] = []
+        self._rows: list[TrialRow] = []
+        self._curves: dict[int, list[float]] = {}
+        self._running: dict[int, tuple[TrialSpec, int]] = {}
+        self._started = time.monotonic()
+        self._live: Live | None = None
+        self.steps_before = 0
+
+    def __enter__(self) -> "Progress":
+        if self._console.is_terminal:
+            self._live = Live(get_renderable=self._screen, console=self._console, refresh_per_second=4, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def slots(self, count: int) -> None:
+        self._slots = count
+
+    # --- Observer -------------------------------------------------------------------------------------------
+
+    def phase_started(self, phase: str, trials: int) -> None:
+        with self._lock:
+            same = phase == self._phase
+            self._phase, self._total = phase, trials
+            if not same:
+                self._ended, self._steps_of_ended = 0, []
+        self._console.print(f"[bold]{TITLES[phase]}[/]: {trials} {UNITS[phase]}")
+
+    def trial_started(self, trial: TrialSpec) -> None:
+        with self._lock:
+            self._running[trial.number] = (trial, 0)
+            self._curves[trial.number] = []
+
+    def trial_reported(self, trial: TrialSpec, report: Report) -> None:
+        with self._lock:
+            before = self._running.get(trial.number, (trial, 0))[1]
+            self._running[trial.number] = (trial, report.step)
+            self._seconds += report.seconds
+            self._steps += max(0, report.step - before)
+            if self._metric in report.metrics:
+                self._curves.setdefault(trial.number, []).append(report.metrics[self._metric])
+
+    def trial_ended(self, trial: TrialSpec, row: TrialRow) -> None:
+        with self._lock:
+            self._running.pop(trial.number, None)
+            self._ended += 1
+            self._steps_of_ended.append(row.steps)
+            self._rows.append(row)
+            leader = self._leaders(row.phase)[:1]
+            line = f"  {self._ended:>3}/{self._total} {self._describe(trial, row)}"
+        if self._live is None:
+            left = self._time_left()
+            self._console.print(
+                line + (f"  [{left} left]" if left else ""), markup=False, highlight=False, soft_wrap=True
+            )
+        elif leader and leader[0].number == row.number and row.phase == "search":
+            self._console.print(f"  new leader: {self._describe(trial, row)}", markup=False, highlight=False)
+
+    def bounds_found(self, bounds: LRBounds) -> None:
+        if bounds.status == "ok":
+            assert bounds.low is not None and bounds.high is not None and bounds.suggestion is not None
+            text = f"[bold]LR bounds: {bounds.low:.3g} to {bounds.high:.3g}[/], suggestion {bounds.suggestion:.3g}"
+        else:
+            text = f"[bold yellow]no LR bounds[/] ({bounds.status})"
+        self._console.print(f"{text}\n  {bounds.reason}", highlight=False)
+
+    def notice(self, text: str) -> None:
+        self._console.print(Text(f"note: {text}", style="yellow"))
+
+    # --- drawing --------------------------------------------------------------------------------------------
+
+    def _describe(self, trial: TrialSpec, row: TrialRow) -> str:
+        what = "ramp" if trial.ramp else f"{trial.lr_schedule:<12} lr {trial.lr:<9.3g}"
+        figure = f"{self._metric} {row.metrics[self._metric]:.4g}" if self._metric in row.metrics else ""
+        state = "" if row.state == "complete" and not trial.ramp else f" {row.state}"
+        reason = f" ({row.reason})" if row.state == "failed" else ""
+        return f"#{row.number:<4}{what} {row.steps:>5} steps  {figure}{state}{reason}".rstrip()
+
+    def _leaders(self, phase: str) -> list[TrialRow]:
+        rows = [r for r in self._rows if r.phase == phase and r.state == "complete" and self._metric in r.metrics]
+        return sorted(rows, key=lambda row: self._sign * row.metrics[self._metric])[:LEADERS]
+
+    def _time_left(self) -> str:
+        """From the steps that are left, as many as trials have taken so far, and the seconds a step has taken."""
+        if not self._steps or not self._phase:
+            return ""
+        later = {"range_test": ("search", "confirm"), "search": ("confirm",), "confirm": ()}[self._phase]
+        trials = {"search": self._plan.trials, "confirm": self._plan.confirmations}
+        full = self._full_steps[self._phase]
+        usual = sum(self._steps_of_ended) / len(self._steps_of_ended) if self._steps_of_ended else full
+        steps = max(0.0, (self._total - self._ended) * usual - sum(step for _, step in self._running.values()))
+        steps += sum(trials[phase] * self._full_steps[phase] for phase in later)
+        seconds = steps * self._seconds / self._steps / self._slots
+        return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{math.ceil(seconds)} s"
+
+    def _screen(self) -> RenderableType:
+        with self._lock:
+            parts: list[RenderableType] = []
+            if not self._phase:
+                return Text(f"starting workers … {time.monotonic() - self._started:.0f} s", style="dim")
+            leaders = self._leaders("search") if self._phase != "range_test" else []
+            if leaders:
+                table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+                for name, side in (
+                    ("#", "right"),
+                    ("LR schedule", "left"),
+                    ("lr", "right"),
+                    (self._metric, "right"),
+                    ("", "left"),
+                ):
+                    table.add_column(name, justify=side)  # type: ignore[arg-type]
+                for row in leaders:
+                    curve = sparkline(self._curves.get(row.number, []))
+                    figure = f"{row.metrics[self._metric]:.4g}"
+                    table.add_row(str(row.number), row.lr_schedule, f"{row.lr:.3g}", figure, curve)
+                parts.append(table)
+            for trial, step in self._running.values():
+                what = "ramp" if trial.ramp else f"{trial.lr_schedule} lr {trial.lr:.3g}"
+                curve = sparkline(self._curves.get(trial.number, []))
+                parts.append(Text(f"  #{trial.number:<4}{what:<28} {step:>5}/{trial.max_steps} {curve}", style="dim"))
+            left = self._time_left()
+            bar = Table.grid(padding=(0, 2, 0, 0))
+            starting = "" if self._steps else f"workers start, {time.monotonic() - self._started:.0f} s"
+            bar.add_row(
+                Text(TITLES[self._phase], style="bold"),
+                ProgressBar(total=self._total, completed=self._ended, width=30),
+                f"{self._ended}/{self._total} {UNITS[self._phase]}",
+                starting or (f"{left} left" if left else ""),
+            )
+            parts.append(bar)
+            return Group(*parts)
+
+
+def sparkline(values: Iterable[float]) -> str:
+    """A curve in one line of text, its lowest value at the bottom."""
+    finite = [value for value in values if math.isfinite(value)]
+    if len(finite) < 2:
+        return ""
+    low, high = min(finite), max(finite)
+    scale = (len(SPARKS) - 1) / (high - low) if high > low else 0.0
+    return "".join(SPARKS[round((value - low) * scale)] for value in finite[-24:])
+
+
+def show_plan(
+    console: Console, name: str, config: Config, plan: Plan, slots: int | None = None, where: str = ""
+) -> None:
+    """What will run, before it runs."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    scaling = config.scaling
+    workers = f"{scaling.workers_per_trial} worker{'s' * (scaling.workers_per_trial > 1)}"
+    gpus = f" and {scaling.gpus_per_worker:g} GPU" if scaling.gpus_per_worker else ""
+    if slots is not None:
+        table.add_row("slots", f"{slots} of {workers}, {scaling.cpus_per_worker} CPU{gpus} each{where}")
+    else:
+        table.add_row("slot", f"{workers}, {scaling.cpus_per_worker} CPU{gpus} each; as many slots as fit")
+    if plan.ramps:
+        ramp = config.range_test
+        table.add_row(
+            "LR range test", f"{plan.ramps} ramps of {plan.ramp_steps} steps, LR {ramp.low:g} to {ramp.high:g}"
+        )
+    if plan.trials:
+        schedules = ", ".join(config.parameters.lr_schedule)
+        table.add_row("search", f"{plan.trials} trials of at most {plan.max_steps} steps: {schedules}")
+        pruner = config.pruner
+        rule = (
+            "nothing is pruned"
+            if pruner.name == "none"
+            else f"the best 1/{pruner.reduction_factor} go on from step {pruner.min_steps}"
+        )
+        table.add_row("", f"{config.sampler.name.upper()} proposes, {rule}")
+    if plan.confirmations:
+        table.add_row("confirm", f"the best {config.confirm.top} with {config.confirm.seeds} fresh seeds each")
+    table.add_row("steps", f"{plan.steps:,} at most; the time left is shown from the first steps on")
+    console.print(f"[bold]{name}[/]: {config.workload}, {config.optimizer.name}", highlight=False)
+    console.print(table, highlight=False)
+
+
+def show_outcome(console: Console, outcome: "Outcome") -> None:
+    """The answer, the leaderboard and where everything lies."""
+    best, directory = outcome.best, outcome.directory
+    bounds = outcome.study.bounds
+    if bounds is not None and bounds.low is not None and bounds.high is not None:
+        console.print(f"\nLR bounds    {bounds.low:.3g} to {bounds.high:.3g}", highlight=False)
+    if best is not None:
+        metric = best["metric"]["name"]
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        for name in ("", "LR schedule", "lr", f"mean {metric}", "95 % interval", "seeds", "trial"):
+            table.add_column(name, justify="left" if name in ("", "LR schedule") else "right")
+        for place, finalist in enumerate(best["finalists"], start=1):
+            interval = finalist["interval"]
+            table.add_row(
+                f"{place}.",
+                finalist["lr_schedule"],
+                f"{finalist['lr']:.3g}",
+                f"{finalist['mean']:.4g}",
+                f"{interval[0]:.4g} to {interval[1]:.4g}" if interval else "-",
+                str(len(finalist["seeds"])),
+                f"#{finalist['trial']}",
+            )
+        console.print()
+        console.print(table, highlight=False)
+        console.print(f"\n[bold green]{best['verdict']}[/]", highlight=False, soft_wrap=True)
+        if best["test"]:
+            figures = ", ".join(f"{name} {value:.4g}" for name, value in best["test"].items())
+            console.print(f"On the test data: {figures}", highlight=False)
+        console.print()
+        console.print(best["code"].rstrip(), markup=False, highlight=False, soft_wrap=True)
+        steps = dict(best["steps"])
+        full = steps.pop("full_trainings")
+        console.print(f"\nsteps        {sum(steps.values()):,}, as many as {full} full trainings", highlight=False)
+    console.print(f"study        {directory.root}", highlight=False, soft_wrap=True)
+    if best is not None:
+        console.print(f"best         {directory.best_yaml}", highlight=False, soft_wrap=True)
+    console.print(f"report       {directory.report_html}", highlight=False, soft_wrap=True)
+
+
+def show_schedule(console: Console, spec: ScheduleSpec) -> None:
+    """An LR schedule's parameters, and its curve with the defaults."""
+    console.print(f"[bold]{spec.name}[/]  {spec.doc}", highlight=False)
+    lrs = curve(make_lr_schedule(spec.name, {}, 96, steps_per_epoch=10), 1.0)
+    console.print(f"  {sparkline(lrs[::4].tolist()) or SPARKS[-1] * 24}", highlight=False)
+    table = Table(box=None, padding=(0, 2, 0, 2), header_style="dim")
+    for name in ("parameter", "default", "allowed", ""):
+        table.add_column(name)
+    for parameter in spec.parameters:
+        default = "-" if parameter.default is None else str(parameter.default)
+        table.add_row(parameter.name, default, parameter.allowed(), parameter.doc)
+    if spec.parameters:
+        console.print(table, highlight=False)
+    console.print()

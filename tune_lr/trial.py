@@ -1,0 +1,81 @@
+"""The records that travel between the driver and the workers. Plain data: nothing here knows Ray, torch or Optuna."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from tune_lr.lr_range_test import Ramp
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all trials of a study share: what is trained, on what, and with which optimizer."""
+
+    workload: str  # "module:function"
+    workload_args: Mapping[str, Any]
+    batch_size: int | None  # global; None: the workload's own
+    optimizer: str
+    optimizer_args: Mapping[str, Any]
+    metric: str  # as in files: "val_loss", "val_accuracy"
+    report_every: int  # steps between validations
+    workers: int
+    cpus_per_worker: int
+    gpus_per_worker: float
+    plugin: str
+    plugin_args: Mapping[str, Any]
+    timeout_s: float  # a worker that is silent for longer is taken for dead
+    python_path: tuple[str, ...] = ()  # where the user's own modules lie
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """One trial: a configuration to train. `phase` is range_test, search, confirm or test.
+
+    A range test's LR schedule is its `ramp`. A test trains nothing: it evaluates the models in `checkpoints` on the
+    workload's test data.
+    """
+
+    number: int
+    phase: str
+    seed: int
+    max_steps: int
+    lr: float = 0.0
+    lr_schedule: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)  # of the LR schedule, unqualified
+    ramp: Ramp | None = None
+    checkpoint: str | None = None  # directory: the trained model is kept there
+    checkpoints: tuple[str, ...] = ()
+
+    def qualified_parameters(self) -> dict[str, Any]:
+        return {f"{self.lr_schedule}.{name}": value for name, value in self.parameters.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "TrialSpec":
+        ramp = data["ramp"]
+        return cls(**{**data, "ramp": Ramp(**ramp) if ramp else None, "checkpoints": tuple(data["checkpoints"])})
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a trial has done since its last report. The same on every rank: figures are reduced over ranks.
+
+    `points` are (step, lr, training loss) for each optimizer step, the step counted from 1; the loss is the mean over
+    the global batch before the update. `metrics` are of the validation at `step`: "val_loss", "val_accuracy".
+    """
+
+    step: int
+    points: tuple[tuple[int, float, float], ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    over: bool = False  # nothing more will come
+    diverged: bool = False  # at `step`
+    failure: str = ""  # why the trial cannot be finished
+    mistake: str = ""  # of the user's: the study cannot go on
+    seconds: float = 0.0  # of training and validation
+    repairs: int = 0  # worker groups that were lost so far
+    worker: str = ""  # "host:pid,pid", the processes that did it
+    slot: str = ""  # stays the same while a slot's workers are replaced
+    facts: Mapping[str, Any] = field(default_factory=dict)  # what only workers know: see Training.facts
+    test_values: tuple[Mapping[str, float], ...] = ()  # one a checkpoint

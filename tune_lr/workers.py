@@ -1,0 +1,185 @@
+"""A group of workers: one Ray actor a rank. Starts it, watches it, kills it.
+
+Nothing here blocks but `WorkerGroup.report`: starting a group, giving it a trial and asking for the next report only
+queue calls at the actors, so that all slots start at the same time.
+"""
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from tune_lr.errors import InputError
+from tune_lr.trial import Report, Task, TrialSpec
+
+if TYPE_CHECKING:
+    from tune_lr.training import Training
+    from tune_lr.workloads import Workload
+
+# Ray, torch and ColossalAI come up in 6 to 10 s on an idle machine; a loaded or a distant one takes longer.
+START_TIMEOUT_S = 300.0
+# What Tune's own actor takes; rank 0's bundle gives it up, so that a slot asks for whole CPUs.
+HEAD_CPUS = 0.001
+
+
+class WorkerLost(Exception):
+    """A worker died, hung or raised; the group is of no use any more. The text says which and why."""
+
+
+def bundles(task: Task) -> list[dict[str, float]]:
+    """The placement group of one slot: Tune's actor, then one bundle a rank."""
+    rank: dict[str, float] = {"CPU": float(task.cpus_per_worker)}
+    if task.gpus_per_worker:
+        rank["GPU"] = float(task.gpus_per_worker)
+    first = {**rank, "CPU": rank["CPU"] - HEAD_CPUS}
+    return [{"CPU": HEAD_CPUS}, first, *[rank] * (task.workers - 1)]
+
+
+@ray.remote(max_restarts=0, max_task_retries=0)
+class Worker:
+    """One process, one rank."""
+
+    def __init__(self, task: Task, rank: int) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is the driver's to handle
+        sys.path[:0] = [path for path in task.python_path if path not in sys.path]
+        self._task, self._rank = task, rank
+        self._workload: Workload | None = None
+        self._training: Training | None = None
+
+    def rendezvous(self) -> tuple[str, int]:
+        """An address for the group. The port is free now; another process may take it first, and then the group's
+        start fails and is repeated on another one."""
+        address = ray.util.get_node_ip_address()
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+            probe.bind((address, 0))
+            return address, probe.getsockname()[1]
+
+    def check(self, trial: TrialSpec) -> None:
+        """Loads the workload and checks what only now can be known. Before ColossalAI: a mistake shows sooner."""
+        import torch
+
+        torch.set_num_threads(max(1, int(self._task.cpus_per_worker)))
+        from tune_lr.checks import check_task
+        from tune_lr.workloads import load_workload
+
+        self._workload = load_workload(self._task.workload, self._task.workload_args)
+        check_task(self._workload, self._task, trial)
+
+    def launch(self, address: tuple[str, int]) -> tuple[str, int]:
+        """Joins the process group; returns this process as (host, pid)."""
+        host, port = address
+        interface = _interface_of(ray.util.get_node_ip_address())
+        if interface:
+            for library in ("GLOO", "NCCL"):
+                os.environ.setdefault(f"{library}_SOCKET_IFNAME", interface)
+        from tune_lr import colossal
+
+        colossal.launch(self._rank, self._task.workers, host, port)
+        colossal.check_plugin(self._task.plugin, self._task.plugin_args)
+        return ray.util.get_node_ip_address(), os.getpid()
+
+    def begin(self, trial: TrialSpec) -> None:
+        """Forgets the last trial and sets up this one."""
+        from tune_lr import colossal
+        from tune_lr.training import Training
+
+        assert self._workload is not None
+        self._training = None  # before the next one is made: DDP's hooks and buckets go with it
+        self._training = Training(self._workload, self._task, trial, colossal.device())
+
+    def report(self) -> Report:
+        assert self._training is not None
+        return self._training.run()
+
+    def test(self) -> Report:
+        assert self._training is not None
+        return self._training.test()
+
+
+class WorkerGroup:
+    """The workers of one slot."""
+
+    def __init__(self, task: Task, placement_group: PlacementGroup) -> None:
+        self._task, self._placement_group = task, placement_group
+        self._workers: list[Any] = []
+        self._pending: list[ray.ObjectRef[Any]] = []  # calls whose failure is still to be noticed
+        self._processes: list[ray.ObjectRef[Any]] = []
+
+    def start(self, trial: TrialSpec) -> None:
+        """Starts the processes and lets them form a group; `trial` is what they check the workload for."""
+        task = self._task
+        self._workers = [
+            Worker.options(  # type: ignore[attr-defined]
+                num_cpus=bundle["CPU"],
+                num_gpus=bundle.get("GPU", 0),
+                scheduling_strategy=PlacementGroupSchedulingStrategy(
+                    self._placement_group, placement_group_bundle_index=rank + 1
+                ),
+            ).remote(task, rank)
+            for rank, bundle in enumerate(bundles(task)[1:])
+        ]
+        self._pending = [worker.check.remote(trial) for worker in self._workers]
+        address = self._workers[0].rendezvous.remote()
+        self._processes = [worker.launch.remote(address) for worker in self._workers]
+        self._pending += self._processes
+
+    def begin(self, trial: TrialSpec) -> None:
+        self._pending += [worker.begin.remote(trial) for worker in self._workers]
+
+    def report(self, trial: TrialSpec) -> Report:
+        """Waits for the next report. Raises WorkerLost, or InputError for a mistake of the user's."""
+        starting = bool(self._pending)
+        method = "test" if trial.phase == "test" else "report"
+        reports = [getattr(worker, method).remote() for worker in self._workers]
+        timeout = self._task.timeout_s + (START_TIMEOUT_S if starting else 0.0)
+        waiting = [*self._pending, *reports]
+        while waiting:
+            done, waiting = ray.wait(waiting, num_returns=1, timeout=timeout)
+            if not done:
+                raise WorkerLost(f"no answer from a worker within {timeout:.0f} s")
+            try:
+                ray.get(done)
+            except ray.exceptions.RayTaskError as error:
+                if isinstance(error.cause, InputError):
+                    raise InputError(str(error.cause)) from None
+                raise WorkerLost(_last_line(str(error))) from None
+            except ray.exceptions.RayError as error:
+                raise WorkerLost(f"a worker died ({type(error).__name__})") from None
+        self._pending = []
+        first: Report = ray.get(reports[0])
+        return first
+
+    def processes(self) -> str:
+        """ "host:pid,pid": who the workers are. Only after a first report."""
+        places: Sequence[tuple[str, int]] = ray.get(self._processes)
+        return f"{places[0][0]}:{','.join(str(pid) for _, pid in places)}"
+
+    def kill(self) -> None:
+        """Ends all ranks at once: those that still live wait for the dead one."""
+        for worker in self._workers:
+            with suppress(ray.exceptions.RayError):
+                ray.kill(worker, no_restart=True)
+        self._workers, self._pending = [], []
+
+
+def _interface_of(address: str) -> str | None:
+    """The network interface that holds the node's Ray address: gloo would pick one by the host's name."""
+    import psutil
+
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(entry.address == address for entry in addresses):
+            return str(name)
+    return None
+
+
+def _last_line(text: str) -> str:
+    """The error itself out of a traceback, in one line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "unknown error"
