@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tune_lr.errors import InputError, TuneLRError
+from tune_lr.errors import InputError, NoAnswerError, TuneLRError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -197,6 +197,8 @@ def _run(config: "Config", directory: "StudyDir", options: argparse.Namespace, m
         progress.notice(f"W&B: {tracker.trouble}")
     if tracker is not None and tracker.mode == "offline":
         console.print(f"W&B          {tracker.sync_command}", highlight=False, soft_wrap=True)
+    if outcome.no_answer and "search" in options.phases:
+        raise NoAnswerError(outcome.no_answer)
     if outcome.failed:
         progress.notice(f"{outcome.failed} trial(s) failed for good: see the column reason in {directory.trials_csv}")
         return SOME_FAILED
@@ -257,7 +259,7 @@ def _config(options: argparse.Namespace) -> "Config":
 def _console() -> "Console":
     from rich.console import Console
 
-    return Console()
+    return Console(file=sys.stdout)  # this one, whatever is put in its place later
 
 
 if __name__ == "__main__":

@@ -27,6 +27,9 @@ os.environ.update(
 import ray
 from ray import tune
 
+# A trial whose actor died runs again, and the study says so in its own words; Tune would add a traceback.
+logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+
 from tune_lr.slots import HoldingScheduler, Slots, StudySearcher, StudyStopper
 from tune_lr.trainable import SlotTrainable
 from tune_lr.workers import bundles

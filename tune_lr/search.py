@@ -7,7 +7,7 @@ import socket
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -32,11 +32,12 @@ PACKAGES = ("tune-lr", "ray", "optuna", "colossalai", "torch", "torchvision", "w
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a study has come to. `best` is what stands in best.yaml; None after a range test alone."""
+    """What a study has come to. `best` is what stands in best.yaml; None where `no_answer` says why there is none."""
 
     directory: StudyDir
     study: Study
     best: dict[str, Any] | None
+    no_answer: str
     failed: int  # trials that failed for good
 
 
@@ -75,7 +76,12 @@ def run(
         from tune_lr import cluster  # Ray is imported as late as can be: whatever is wrong shows first
 
         task = make_task(config, record["python_path"])
-        with _interruptible(study, directory), cluster.connected(address) as hardware:
+        with (
+            open(directory.driver_log, "a") as log,
+            redirect_stdout(log),  # Ray prints what befalls a worker; whoever shows progress holds the old one
+            _interruptible(study, directory),
+            cluster.connected(address) as hardware,
+        ):
             slots = cluster.count_slots(task, config.scaling.max_concurrent)
             if on_cluster is not None:
                 on_cluster(slots, hardware)
@@ -99,14 +105,15 @@ def finish(study: Study) -> Outcome:
     """Judges what there is and writes the derived files."""
     directory, rows = study.directory, study.rows()
     directory.write_rows(rows)
-    best = None
+    best, no_answer = None, ""
     try:
         best = best_of(study)
         directory.write_yaml(directory.best_yaml, best)
-    except NoAnswerError:
+    except NoAnswerError as error:
+        no_answer = str(error)
         directory.best_yaml.unlink(missing_ok=True)
     write_report(directory)
-    return Outcome(directory, study, best, failed=sum(row.state == "failed" for row in rows))
+    return Outcome(directory, study, best, no_answer, failed=sum(row.state == "failed" for row in rows))
 
 
 def make_task(config: Config, python_path: Sequence[str] = ()) -> Task:

@@ -398,11 +398,13 @@ class Study:
         if spec.ramp:
             self.directory.append_curve(self.directory.range_curve(spec.number), report.points)
             return
+        if not report.points:
+            return
         path, metrics = self.directory.curve(spec.number), self.facts["metrics"]
         if not path.exists():
             self.directory.start_curve(path, [*CURVE_COLUMNS, *metrics])
         points: list[Sequence[float | None]] = [(*point, *[None] * len(metrics)) for point in report.points]
-        if points:
+        if report.metrics:
             points[-1] = (*report.points[-1], *(report.metrics.get(name) for name in metrics))
         self.directory.append_curve(path, points)
 

@@ -3,6 +3,7 @@
     study.yaml        the resolved configuration
     study.journal     Optuna's journal, the record of truth
     study.lock        held by the one driver
+    driver.log        what Ray says while it runs; nothing else reads it
     bounds.json       the answer of the LR range test
     range_test/       curve-K.csv, one a replicate; range_test.png
     trials/0007/      params.json, curve.csv, checkpoint/
@@ -85,6 +86,7 @@ class StudyDir:
         self.study_yaml = self.root / "study.yaml"
         self.journal = self.root / "study.journal"
         self.lock_file = self.root / "study.lock"
+        self.driver_log = self.root / "driver.log"
         self.bounds_json = self.root / "bounds.json"
         self.range_test = self.root / "range_test"
         self.range_test_png = self.range_test / "range_test.png"
