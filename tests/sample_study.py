@@ -83,6 +83,9 @@ def write_sample_study(root: Path, best: bool = True, bounds: bool = True) -> St
     study.create(
         {
             "name": study.name,
+            "id": "0a1b2c3d",
+            "python_path": [],
+            "phases": ["range_test", "search", "confirm"],
             "created": "2026-01-15T10:12:44+00:00",
             "config": CONFIG,
             "packages": {"tune-lr": "0.1.0", "torch": "2.5.1", "colossalai": "0.5.0", "ray": "2.60.0"},

@@ -15,7 +15,9 @@ COMMAND = ["--num-trials=6", "--wandb=offline", *(f"--set={setting}" for setting
 @pytest.mark.parametrize("finished", [2, 6], ids=["in the range test", "in the search"])
 def test_after_a_killed_driver_nothing_finished_runs_again(tmp_path: Path, finished: int) -> None:
     directory = StudyDir(tmp_path / "studies" / "study")
-    end_when(tune_lr("search", "--name=study", *COMMAND, cwd=tmp_path), directory.journal, finished)
+    with tune_lr("search", "--name=study", *COMMAND, cwd=tmp_path) as process:
+        end_when(process, directory.journal, finished)
+        process.communicate(timeout=60)
     ended, running = finished_and_running(directory.journal)
     assert ended >= finished and running
     stamps = {path: path.stat().st_mtime_ns for path in directory.root.glob("*/**/*.csv")}

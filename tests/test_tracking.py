@@ -5,7 +5,6 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from wandb_files import Run, read_run, read_runs
@@ -54,7 +53,7 @@ def study(tmp_path: Path) -> StudyDir:
     return directory
 
 
-# --- trials to feed -----------------------------------------------------------------------------------------------------
+# --- trials to feed ---------------------------------------------------------------------------------------------------
 
 
 def loss_at(step: int) -> float:
@@ -138,7 +137,7 @@ def same(left: list[dict[str, float]], right: list[dict[str, float]]) -> bool:
     return repr([sorted(r.items()) for r in left]) == repr([sorted((k, float(v)) for k, v in r.items()) for r in right])
 
 
-# --- offline ------------------------------------------------------------------------------------------------------------
+# --- offline ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +241,7 @@ def test_a_call_that_makes_no_sense_is_noted_and_the_others_go_on(study: StudyDi
     assert same(read_runs(study.wandb)["abcd1234-0001"].history, expected_rows(1))
 
 
-# --- a server that does not answer --------------------------------------------------------------------------------------
+# --- a server that does not answer ------------------------------------------------------------------------------------
 
 
 def closed_port() -> int:
@@ -284,7 +283,6 @@ def test_a_server_that_refuses_is_noted_and_the_rest_stays_offline(
         assert same(read_run(folder).history, expected_rows(number))
 
 
-@pytest.mark.xfail(strict=True, reason="W&B's service still holds the run's id ('is in use'): the first trial is lost")
 def test_the_trial_that_noticed_it_is_kept_offline_too(refused: tuple[WandbTracker, StudyDir, float]) -> None:
     _, directory, _ = refused
     (folder,) = directory.wandb.glob("offline-run-*-0000")
@@ -298,7 +296,7 @@ def test_the_key_is_in_no_file_of_the_study(refused: tuple[WandbTracker, StudyDi
     assert [path for path in files if KEY.encode() in path.read_bytes()] == []
 
 
-# --- the mode -----------------------------------------------------------------------------------------------------------
+# --- the mode ---------------------------------------------------------------------------------------------------------
 
 NETRC = "machine {} login user password " + KEY + "\n"
 
@@ -341,7 +339,6 @@ def wandb_finds_a_key(url: str) -> bool:
     return wbnetrc.read_netrc_auth(host=url) is not None
 
 
-@pytest.mark.xfail(strict=True, reason="has_key reads ~/.netrc only; W&B honours the variable NETRC")
 def test_a_netrc_elsewhere_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_netrc(tmp_path / "secrets", NETRC.format("api.wandb.ai"))
     monkeypatch.setenv("NETRC", str(tmp_path / "secrets"))
@@ -349,7 +346,6 @@ def test_a_netrc_elsewhere_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert has_key()
 
 
-@pytest.mark.xfail(strict=True, reason="has_key looks the host up without its port; `wandb login` writes HOST:PORT")
 def test_a_key_for_a_server_with_a_port_counts(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:8080")
     write_netrc(home / ".netrc", NETRC.format("127.0.0.1:8080"))
@@ -372,5 +368,3 @@ def test_online_without_a_key_is_refused() -> None:
     assert str(caught.value) == (
         "--wandb: online needs a key and none is configured; set WANDB_API_KEY, or use --wandb offline"
     )
-
-

@@ -82,7 +82,7 @@ def lrs(reports: list[Report]) -> list[float]:
     return [lr for report in reports for _, lr, _ in report.points]
 
 
-# --- nothing leaks from trial to trial ----------------------------------------------------------------------------------
+# --- nothing leaks from trial to trial --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("lr_schedule", ["constant", "onecycle", "cyclic"])
@@ -103,7 +103,7 @@ def test_the_seed_decides_weights_order_and_masks() -> None:
     assert one[-1] != two[-1]
 
 
-# --- against a plain PyTorch loop ---------------------------------------------------------------------------------------
+# --- against a plain PyTorch loop -------------------------------------------------------------------------------------
 
 
 def plain_losses(
@@ -201,7 +201,7 @@ def test_lr_ratios_between_parameter_groups_are_kept_at_every_step() -> None:
     assert lrs(reports)[0] == LR  # the trial's own
 
 
-# --- reports ------------------------------------------------------------------------------------------------------------
+# --- reports ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("lr_schedule", list(SCHEDULES))
@@ -246,7 +246,7 @@ def test_facts_say_what_only_a_worker_knows() -> None:
     assert report.seconds > 0
 
 
-# --- validation, checkpoints --------------------------------------------------------------------------------------------
+# --- validation, checkpoints ------------------------------------------------------------------------------------------
 
 
 def restored(workload: Workload, checkpoint: Path) -> nn.Module:
@@ -309,7 +309,7 @@ def test_batch_norm_trains_on_a_cpu_and_stays_batch_norm(tmp_path: Path) -> None
     assert state["1.running_mean"].abs().max() > 0
 
 
-# --- what a workload may be ---------------------------------------------------------------------------------------------
+# --- what a workload may be -------------------------------------------------------------------------------------------
 
 
 def test_a_mapping_batch_goes_in_by_its_keys_and_is_collated_by_the_workload() -> None:
@@ -351,7 +351,7 @@ def test_a_workload_s_own_forward_is_used_in_training_and_validation() -> None:
     assert figures(train(own)) != figures(train(plain))
 
 
-# --- divergence ---------------------------------------------------------------------------------------------------------
+# --- divergence -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("factor", [math.nan, math.inf, 1e30])
@@ -388,7 +388,7 @@ def test_a_validation_that_is_not_finite_ends_the_trial() -> None:
     assert len(report.points) == 31
 
 
-# --- the ramp of a range test -------------------------------------------------------------------------------------------
+# --- the ramp of a range test -----------------------------------------------------------------------------------------
 
 
 def test_a_ramp_trains_along_its_lrs_and_stops_where_the_detector_says() -> None:
@@ -409,12 +409,15 @@ def test_a_ramp_that_does_not_diverge_runs_to_its_end_without_validation() -> No
     ramp = Ramp(1e-6, 1e-3, 50, mode="linear")
     spec = make_trial(phase="range_test", ramp=ramp, max_steps=ramp.steps, lr=0.0, lr_schedule="")
     reports = train(regression(), trial=spec)
-    assert [(report.step, report.over, report.diverged) for report in reports] == [(31, False, False), (50, True, False)]
+    assert [(report.step, report.over, report.diverged) for report in reports] == [
+        (31, False, False),
+        (50, True, False),
+    ]
     assert lrs(reports) == [ramp.lr(step) for step in range(50)]
     assert not any(report.metrics for report in reports)
 
 
-# --- one rank against two -----------------------------------------------------------------------------------------------
+# --- one rank against two ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -469,7 +472,7 @@ def test_two_ranks_validate_every_item_once(one_and_two: tuple[dict[str, Any], d
     assert two["odd"]["metrics"][-1]["val_loss"] == pytest.approx(expected, rel=1e-6)
 
 
-# --- what is refused before anything trains -----------------------------------------------------------------------------
+# --- what is refused before anything trains ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -504,9 +507,7 @@ def test_a_plugin_that_wants_a_gpu_is_refused_without_one(plugin: str) -> None:
 
     with pytest.raises(InputError) as caught:
         colossal.check_plugin(plugin, {})
-    assert str(caught.value) == (
-        f"scaling.plugin: {plugin!r} needs a GPU and this worker has none; on CPUs use 'ddp'"
-    )
+    assert str(caught.value) == (f"scaling.plugin: {plugin!r} needs a GPU and this worker has none; on CPUs use 'ddp'")
 
 
 def test_plugin_arguments_are_checked() -> None:

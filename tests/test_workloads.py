@@ -25,7 +25,7 @@ def rows(*parts: Any) -> set[bytes]:
     return {image.numpy().tobytes() for data in parts for image in tensors(data)[0]}
 
 
-# --- mnist_5k -----------------------------------------------------------------------------------------------------------
+# --- mnist_5k ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -88,12 +88,10 @@ def test_sizes_that_do_not_fit_are_refused(sizes: tuple[int, int, int]) -> None:
     with pytest.raises(InputError) as caught:
         mnist_5k(*sizes)
     got = ", ".join(map(str, sizes))
-    assert str(caught.value) == (
-        f"workload_args: train, val, test (got {got}) must be positive, at most 5000 in all"
-    )
+    assert str(caught.value) == (f"workload_args: train, val, test (got {got}) must be positive, at most 5000 in all")
 
 
-# --- mnist, from files in MNIST's own format ----------------------------------------------------------------------------
+# --- mnist, from files in MNIST's own format --------------------------------------------------------------------------
 
 TRAIN, TEST = 60, 20
 
@@ -168,10 +166,9 @@ def test_files_that_are_not_whole_are_refused(root: Path, file: str, spoil: Call
     assert len(str(caught.value).splitlines()) == 1
 
 
-@pytest.mark.xfail(
-    strict=True, reason="lenet5.mnist does not catch the AssertionError and TypeError that torchvision raises"
+@pytest.mark.parametrize(
+    "content", [b"\x00\x00\x01\x07" + bytes(40), b"\x00\x00\x0d\x01" + struct.pack(">I", 4) + bytes(16)]
 )
-@pytest.mark.parametrize("content", [b"\x00\x00\x01\x07" + bytes(40), b"\x00\x00\x0d\x01" + struct.pack(">I", 4) + bytes(16)])
 def test_files_of_another_format_are_refused(root: Path, content: bytes) -> None:
     (root / "MNIST" / "raw" / "train-labels-idx1-ubyte").write_bytes(content)
     with pytest.raises(InputError, match="^workload_args.root: MNIST under "):
@@ -188,7 +185,7 @@ def test_a_root_without_mnist_is_refused_and_nothing_is_downloaded(tmp_path: Pat
     assert not list(tmp_path.iterdir())
 
 
-# --- Workload -----------------------------------------------------------------------------------------------------------
+# --- Workload ---------------------------------------------------------------------------------------------------------
 
 ITEMS = TensorDataset(torch.zeros(4, 2), torch.zeros(4))
 
@@ -240,9 +237,9 @@ def test_what_cannot_be_trained_is_refused_by_its_name(changes: dict[str, Any], 
     assert str(caught.value) == f"workload: {expected}"
 
 
-# --- by name ------------------------------------------------------------------------------------------------------------
+# --- by name ----------------------------------------------------------------------------------------------------------
 
-SOURCE = '''
+SOURCE = """
 import torch
 from torch import nn
 from torch.utils.data import TensorDataset
@@ -260,7 +257,7 @@ def returns_a_model():
     return nn.Linear(2, 1)
 
 NUMBER = 5
-'''
+"""
 
 
 @pytest.fixture

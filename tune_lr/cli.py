@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from tune_lr.errors import InputError, NoAnswerError, TuneLRError
 
@@ -24,20 +24,28 @@ SOME_FAILED = 3
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one subcommand; returns the exit code. Expected errors are one line on stderr."""
-    options = _parser().parse_args(arguments)
     try:
+        options = _parser().parse_args(arguments)
         code: int = options.run(options)
         return code
     except TuneLRError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        return 130
     except BrokenPipeError:  # `tune-lr ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see {self.prog} --help")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="tune-lr",
         description="Find the learning rate and the LR schedule that train your model best, and how sure you can be.",
     )
@@ -154,11 +162,12 @@ def _resume(options: argparse.Namespace) -> int:
 
 def _announce(config: "Config", directory: "StudyDir", options: argparse.Namespace) -> "Mode":
     """Says what will run; returns the mode of W&B. Refuses what cannot be before anything is imported or made."""
-    from tune_lr.plan import plan
+    from tune_lr.plan import check_address, plan
     from tune_lr.terminal import show_plan
     from tune_lr.tracking import choose_mode
 
     mode = choose_mode(options.wandb)
+    check_address(options.address or os.environ.get("RAY_ADDRESS"))
     show_plan(_console(), directory.name, config, plan(config, options.phases))
     return mode
 

@@ -2,13 +2,15 @@
 
 import logging
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tune_lr.errors import InputError, ResourceError, one_line
+from tune_lr.errors import ResourceError, one_line
+from tune_lr.plan import check_address
 from tune_lr.study import Study
 from tune_lr.trial import Task
 
@@ -44,13 +46,13 @@ class Hardware:
     gpus: float
 
 
-def check_address(address: str | None) -> None:
-    """Refuses what cannot serve a driver here."""
-    if address and address.startswith("ray://"):
-        raise InputError(
-            f"--address: Ray Client runs the driver elsewhere (got {address!r}); submit a job instead: "
-            "ray job submit -- tune-lr search ..., or give HOST:PORT on a node of the cluster"
-        )
+def _check_answer(address: str) -> None:
+    """Ray itself would try for ever."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except (OSError, ValueError) as error:
+        raise ResourceError(f"--address: no Ray cluster answers at {address} ({one_line(error)})") from None
 
 
 @contextmanager
@@ -58,6 +60,8 @@ def connected(address: str | None) -> Iterator[Hardware]:
     """Joins the cluster at `address` (auto or HOST:PORT), else at RAY_ADDRESS, else starts a local Ray."""
     address = address or os.environ.get("RAY_ADDRESS")
     check_address(address)
+    if address and address not in ("auto", "local"):
+        _check_answer(address)
     local: dict[str, Any] = {} if address else {"include_dashboard": False}
     try:
         ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tune_lr.config import Config
+from tune_lr.errors import InputError
 
 PHASES = ("range_test", "search", "confirm")
 
@@ -33,3 +34,12 @@ def plan(config: Config, phases: Sequence[str] = PHASES) -> Plan:
         confirmations=config.confirm.top * config.confirm.seeds if searching else 0,
         max_steps=config.max_steps,
     )
+
+
+def check_address(address: str | None) -> None:
+    """Refuses the address of a Ray cluster that cannot serve a driver here."""
+    if address and address.startswith("ray://"):
+        raise InputError(
+            f"--address: Ray Client would run Tune elsewhere (got {address!r}); submit a job instead "
+            "(ray job submit -- tune-lr search ...), or give HOST:PORT on a node of the cluster"
+        )

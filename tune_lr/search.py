@@ -79,8 +79,8 @@ def run(
         with (
             open(directory.driver_log, "a") as log,
             redirect_stdout(log),  # Ray prints what befalls a worker; whoever shows progress holds the old one
-            _interruptible(study, directory),
             cluster.connected(address) as hardware,
+            _interruptible(study, directory),  # after Ray has set its own handlers
         ):
             slots = cluster.count_slots(task, config.scaling.max_concurrent)
             if on_cluster is not None:

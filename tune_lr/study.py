@@ -10,7 +10,9 @@ on. Each phase is an Optuna study of its own in one journal, so that ramps and l
 What is told here is on disk before the call returns: curves first, then the journal.
 """
 
+import json
 import math
+import os
 import time
 import warnings
 from collections import deque
@@ -27,7 +29,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import Trial, TrialState
 
 from tune_lr.config import Config
-from tune_lr.errors import InputError, NoAnswerError, ResourceError, TuneLRError
+from tune_lr.errors import InputError, NoAnswerError, ResourceError, TuneLRError, one_line
 from tune_lr.lr_range_test import LRBounds, Ramp, find_lr_bounds
 from tune_lr.plan import PHASES
 from tune_lr.search_space import draw
@@ -66,7 +68,8 @@ class _Open:
     seconds: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict)
     lowest: float = math.inf  # training loss
-    told: int = 0  # the last step that Optuna knows
+    reported: int = 0  # the last step whose figure Optuna knows
+    decided: int = 0  # the last step at which the pruner was asked
     repairs: int = 0
 
 
@@ -117,8 +120,9 @@ class Study:
         spec = self._again.popleft() if self._again else self._next()
         if spec is not None and spec.phase != "test":
             entry = self._open[spec.number]
-            self._open[spec.number] = _Open(spec, entry.trial, told=entry.told)
+            self._open[spec.number] = _Open(spec, entry.trial, reported=entry.reported, decided=entry.decided)
             self._start_curve(spec)
+            self._announce(spec.phase, self._asked[spec.phase] + self._remaining(spec.phase))
             self._tell("trial_started", spec)
         return spec
 
@@ -126,7 +130,6 @@ class Study:
         for phase in self._phases:
             remaining = self._remaining(phase)
             if remaining:
-                self._announce(phase, self._asked[phase] + remaining)
                 return self._specify(phase, self._optuna[phase].ask())
             if any(entry.spec.phase == phase for entry in self._open.values()):
                 return None
@@ -168,6 +171,8 @@ class Study:
 
     def report(self, number: int, report: Report) -> bool:
         """Takes a trial's report; returns whether it goes on."""
+        if self.stopped:
+            return False
         if report.mistake:
             return self._stop(InputError(report.mistake))
         if self._test is not None and number == self._test.number:
@@ -214,11 +219,14 @@ class Study:
         return False
 
     def _should_prune(self, entry: _Open, report: Report) -> bool:
-        if report.step <= entry.told:  # a trial that is run again: this was decided before
+        """Tells Optuna and asks its pruner, each once a step: a trial that is run again reports again what is known."""
+        if report.step > entry.reported:
+            entry.reported = report.step
+            entry.trial.report(report.metrics[self.config.metric.name], report.step)
+        if report.step <= entry.decided or report.over:
             return False
-        entry.told = report.step
-        entry.trial.report(report.metrics[self.config.metric.name], report.step)
-        return not report.over and entry.trial.should_prune()
+        entry.decided = report.step
+        return entry.trial.should_prune()
 
     def _end(self, entry: _Open, report: Report, state: str, reason: str) -> bool:
         spec, study = entry.spec, self._optuna[entry.spec.phase]
@@ -263,7 +271,8 @@ class Study:
 
     def read_bounds(self) -> LRBounds | None:
         """Reads the bounds off the last round of ramps and writes bounds.json; None where there is nothing to read."""
-        rows = [row for row in self.rows() if row.phase == "range_test"][-self.config.range_test.replicates :]
+        last = self._ramps()[-1:]
+        rows = [row for row in self.rows() if row.phase == "range_test" and [self._specs[row.number].ramp] == last]
         paths = [self.directory.range_curve(row.number) for row in rows if row.state == "complete"]
         curves = [self.directory.read_curve(path) for path in paths]
         if not curves:
@@ -432,7 +441,6 @@ class Study:
 
     def _take_up(self) -> None:
         """Issues again what was interrupted, under its number."""
-        unspecified: list[tuple[str, Trial]] = []
         for phase, study in self._optuna.items():
             interrupted = [frozen for frozen in study.get_trials(deepcopy=False) if not frozen.state.is_finished()]
             for frozen in interrupted:
@@ -440,17 +448,20 @@ class Study:
                     # Optuna's public API has no way back from RUNNING; a waiting trial keeps its number and values.
                     self._storage.set_trial_state_values(frozen._trial_id, TrialState.WAITING)
             for frozen in interrupted:
-                trial = study.ask()  # pops the waiting ones, in their order
-                if "spec" not in trial.user_attrs:  # the driver died between asking for it and writing it down
-                    unspecified.append((phase, trial))
+                if "spec" not in frozen.user_attrs:
+                    # The driver died between asking for it and writing down what it is. It is the last of its phase:
+                    # it stays waiting, and the phase's next trial will be this one.
                     continue
+                trial = study.ask()  # pops the waiting ones, in their order
                 spec = TrialSpec.from_dict(trial.user_attrs["spec"])
-                told = max(frozen.intermediate_values, default=0)
+                if spec.checkpoint:  # the study may have been moved
+                    spec = replace(spec, checkpoint=str(self.directory.checkpoint(spec.number)))
+                reported = max(frozen.intermediate_values, default=0)
                 self._asked[phase] += 1
-                self._specs[spec.number], self._open[spec.number] = spec, _Open(spec, trial, told=told)
+                self._specs[spec.number] = spec
+                # Its figure may have been written and the pruner not been asked any more.
+                self._open[spec.number] = _Open(spec, trial, reported=reported, decided=reported - 1)
                 self._again.append(spec)
-        for phase, trial in unspecified:
-            self._again.append(self._specify(phase, trial))
 
 
 def extended_ramp(ramp: Ramp, status: str) -> Ramp:
@@ -473,30 +484,31 @@ def _trained(spec: TrialSpec) -> tuple[Any, ...]:
 def _open_journal(path: Path) -> JournalStorage:
     """Opens the journal, or begins one. A driver that was killed may have left half a line, onto which the next one
     would be written, and its lock, which would be waited for: nobody else writes, since the study is locked."""
-    if path.exists():
-        data = path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            with open(path, "r+b") as file:
-                file.truncate(whole)
-    path.with_name(path.name + ".lock").unlink(missing_ok=True)
     try:
+        if path.exists():
+            data = path.read_bytes()
+            whole = data.rfind(b"\n") + 1
+            for number, line in enumerate(data[:whole].splitlines(), start=1):
+                if not isinstance(json.loads(line), dict):
+                    raise ValueError(f"line {number} is no record")
+            if whole < len(data):
+                os.truncate(path, whole)
+        path.with_name(path.name + ".lock").unlink(missing_ok=True)
         return JournalStorage(JournalFileBackend(str(path)))
     except (OSError, ValueError, KeyError) as error:
-        raise ResourceError(f"{path}: cannot be read as an Optuna journal ({type(error).__name__}: {error})") from None
+        raise ResourceError(f"{path}: cannot be read as an Optuna journal ({one_line(error)})") from None
 
 
 def _open_phase(phase: str, config: Config, storage: JournalStorage) -> optuna.Study:
     searching = phase == "search"
+    pruner = _pruner(config) if searching else NopPruner()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study = optuna.create_study(
-            study_name=phase,
-            storage=storage,
-            load_if_exists=True,
-            direction=config.metric.goal if phase != "range_test" else "minimize",
-            pruner=_pruner(config) if searching else NopPruner(),
-        )
+        if phase in optuna.get_all_study_names(storage):
+            study = optuna.load_study(study_name=phase, storage=storage, pruner=pruner)
+        else:
+            goal = "minimize" if phase == "range_test" else config.metric.goal
+            study = optuna.create_study(study_name=phase, storage=storage, direction=goal, pruner=pruner)
         # The same seed again would propose the first trials again.
         study.sampler = _sampler(config, len(study.trials)) if searching else RandomSampler(seed=0)
     return study

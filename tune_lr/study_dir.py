@@ -35,6 +35,7 @@ import yaml
 from tune_lr.errors import InputError, ResourceError
 
 FORMAT_VERSION = 1
+STUDY_KEYS = ("name", "id", "created", "python_path", "phases", "config", "packages", "hardware")
 STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 RANGE_CURVE_COLUMNS = ("step", "lr", "loss")
@@ -101,7 +102,7 @@ class StudyDir:
 
     def create(self, study: Mapping[str, Any]) -> None:
         """Makes the directory and writes study.yaml. Refuses one that exists."""
-        if self.root.exists() and any(self.root.iterdir()):
+        if self.root.exists() and not (self.root.is_dir() and not any(self.root.iterdir())):
             raise InputError(
                 f"--name: {self.root} exists already; choose another name, or go on with it: tune-lr resume {self.root}"
             )
@@ -125,6 +126,9 @@ class StudyDir:
                 f"{self.study_yaml}: format_version is {study.get('format_version')!r}; "
                 f"this version of tune-lr reads {FORMAT_VERSION}"
             )
+        missing = [key for key in STUDY_KEYS if key not in study]
+        if missing:
+            raise ResourceError(f"{self.study_yaml}: cut short, {missing[0]} is missing")
         return study
 
     @contextmanager
@@ -216,7 +220,7 @@ class StudyDir:
             value = yaml.safe_load(path.read_text())
         except FileNotFoundError:
             raise ResourceError(f"{path}: there is no such file; is {path.parent} a study directory?") from None
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        except (OSError, ValueError, RecursionError, yaml.YAMLError):
             raise ResourceError(f"{path}: cannot be read as YAML") from None
         if not isinstance(value, dict):
             raise ResourceError(f"{path}: empty or cut short")
@@ -275,6 +279,8 @@ def _replacing(path: Path) -> Iterator[Any]:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, str):
+        return value.replace("\r", " ")  # csv leaves a carriage return unquoted, and then cannot read it
     return repr(float(value)) if isinstance(value, float) else str(value)  # numpy's floats say so in their repr
 
 

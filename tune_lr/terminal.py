@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -107,7 +108,7 @@ class Progress:
             text = f"[bold]LR bounds: {bounds.low:.3g} to {bounds.high:.3g}[/], suggestion {bounds.suggestion:.3g}"
         else:
             text = f"[bold yellow]no LR bounds[/] ({bounds.status})"
-        self._console.print(f"{text}\n  {bounds.reason}", highlight=False)
+        self._console.print(f"{text}\n  {escape(bounds.reason)}", highlight=False)
 
     def notice(self, text: str) -> None:
         self._console.print(Text(f"note: {text}", style="yellow"))
@@ -216,7 +217,7 @@ def show_plan(
     if plan.confirmations:
         table.add_row("confirm", f"the best {config.confirm.top} with {config.confirm.seeds} fresh seeds each")
     table.add_row("steps", f"{plan.steps:,} at most; the time left is shown from the first steps on")
-    console.print(f"[bold]{name}[/]: {config.workload}, {config.optimizer.name}", highlight=False)
+    console.print(f"[bold]{escape(name)}[/]: {config.workload}, {escape(config.optimizer.name)}", highlight=False)
     console.print(table, highlight=False)
 
 
@@ -244,7 +245,7 @@ def show_outcome(console: Console, outcome: "Outcome") -> None:
             )
         console.print()
         console.print(table, highlight=False)
-        console.print(f"\n[bold green]{best['verdict']}[/]", highlight=False, soft_wrap=True)
+        console.print(f"\n[bold green]{escape(best['verdict'])}[/]", highlight=False, soft_wrap=True)
         if best["test"]:
             figures = ", ".join(f"{name} {value:.4g}" for name, value in best["test"].items())
             console.print(f"On the test data: {figures}", highlight=False)

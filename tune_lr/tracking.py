@@ -34,11 +34,12 @@ def has_key() -> bool:
     """Whether a W&B key is configured, as far as can be told without importing wandb."""
     if os.environ.get("WANDB_API_KEY"):
         return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    try:
-        return netrc.netrc().authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).netloc
+    # Given a path, Python leaves out a check of the file's mode that wandb does not make either.
+    for path in filter(None, (os.environ.get("NETRC"), "~/.netrc", "~/_netrc")):
+        with suppress(OSError, netrc.NetrcParseError):
+            return netrc.netrc(os.path.expanduser(path)).authenticators(host) is not None
+    return False
 
 
 def choose_mode(asked: str | None) -> Mode:
@@ -127,7 +128,7 @@ class WandbTracker:
             if self.mode != "online":
                 raise
             self._note(f"the server could not be reached, runs were kept offline ({type(error).__name__})")
-            self.mode = "offline"
+            self._go_offline()
             run = self._init(arguments)
         step = "range/lr" if trial.ramp else "train/step"
         run.define_metric(step, hidden=True)
@@ -153,12 +154,22 @@ class WandbTracker:
             dir=str(self._directory.root), mode=self.mode, reinit="create_new", settings=settings, **arguments
         )
 
+    def _go_offline(self) -> None:
+        """For the rest of the study. W&B's service holds on to the id of a run that failed to start, and is ended."""
+        import wandb
+
+        self.mode = "offline"
+        for run in self._runs.values():
+            run.finish()
+        self._runs.clear()
+        wandb.teardown()
+
     def _forget(self, number: int, run_id: str) -> None:
         """A trial that begins again leaves no half run behind."""
         run = self._runs.pop(number, None)
         if run is not None:
             run.finish(exit_code=1)
-        for stale in self._directory.wandb.glob(f"offline-run-*-{run_id}"):
+        for stale in self._directory.wandb.glob(f"*run-*-{run_id}"):
             shutil.rmtree(stale, ignore_errors=True)
 
     def _run_config(self, trial: TrialSpec) -> dict[str, Any]:

@@ -80,7 +80,7 @@ class Training:
         metrics: Mapping[str, float] = {}
         if not diverged and not self._trial.ramp:
             metrics = self.evaluate(self._workload.val_data, "val")
-            diverged = not all(math.isfinite(value) for value in metrics.values())
+            diverged = not all(math.isfinite(metrics[name]) for name in ("val_loss", self._task.metric))
         over = diverged or self.step >= self._trial.max_steps
         if over and not diverged and self._trial.checkpoint and self._rank == 0:
             save_model(self._boosted.inner, Path(self._trial.checkpoint))

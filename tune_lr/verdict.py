@@ -83,8 +83,9 @@ def judge(rows: Sequence[TrialRow], metric: str, goal: str) -> Verdict:
             confirmations.setdefault(_configuration(row), []).append(row)
     confirmed = [row for row in ranked if _whole(confirmations.get(_configuration(row), []), metric)]
     finalists = [_finalist(row, confirmations[_configuration(row)], metric) for row in confirmed]
-    if not finalists:
-        finalists = [_finalist(row, [row], metric) for row in ranked[:1]]
+    if not finalists:  # nothing was confirmed, or every confirmation has gone wrong
+        untried = [row for row in ranked if _configuration(row) not in confirmations]
+        finalists = [_finalist(row, [row], metric) for row in (untried or ranked)[:1]]
     most_seeds = max(len(finalist.seeds) for finalist in finalists)
     finalists = [finalist for finalist in finalists if len(finalist.seeds) == most_seeds]
     finalists.sort(key=lambda finalist: sign * finalist.mean)

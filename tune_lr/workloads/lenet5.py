@@ -80,7 +80,7 @@ def mnist(root: str, download: bool = False, batch_size: int = BATCH_SIZE) -> Wo
         )
     try:
         train, test = (MNIST(root, train=part, download=download) for part in (True, False))
-    except (RuntimeError, OSError, ValueError, EOFError) as error:
+    except (RuntimeError, OSError, ValueError, EOFError, AssertionError, TypeError) as error:
         raise InputError(f"workload_args.root: MNIST under {root!r} cannot be read ({one_line(error)})") from None
     for name, data in (("training", train), ("test", test)):
         if len(data.data) != len(data.targets):

@@ -1,0 +1,74 @@
+"""The wheel: what is in it works away from the checkout."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+LOOK = """\
+import json
+from importlib.resources import files
+import tune_lr
+from tune_lr.config import find_space, load_config
+print(json.dumps({
+    "package": tune_lr.__file__,
+    "space": str(find_space("lenet5_mnist")),
+    "trials": load_config("lenet5_mnist").num_trials,
+    "template": len(files("tune_lr").joinpath("report_template.html").read_text()),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from the files that belong into it alone, by the build backend that is installed; no network."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(CHECKOUT / name, source / name)
+    for name in ("tune_lr", "search_spaces"):
+        shutil.copytree(CHECKOUT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(out)]
+    subprocess.run(command, cwd=source, check=True, capture_output=True)
+    (built,) = out.iterdir()
+    return built
+
+
+def test_the_wheel_holds_the_package_its_data_and_nothing_else(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {"tune_lr/_search_spaces/lenet5_mnist.yaml", "tune_lr/report_template.html"} <= names
+    modules = {str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "tune_lr").rglob("*.py")}
+    assert {name for name in names if name.endswith(".py")} == modules
+    assert {name.partition("/")[0] for name in names} == {"tune_lr", f"{'-'.join(wheel.name.split('-')[:2])}.dist-info"}
+
+
+def test_the_wheel_installs_the_command_and_the_license(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        texts = {name.partition("/")[2]: archive.read(name) for name in archive.namelist() if ".dist-info/" in name}
+    assert b"tune-lr = tune_lr.cli:main" in texts["entry_points.txt"]
+    assert texts["licenses/LICENSE"] == (CHECKOUT / "LICENSE").read_bytes()
+
+
+def test_the_package_finds_its_data_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
+    unpacked, elsewhere = tmp_path / "unpacked", tmp_path / "elsewhere"
+    zipfile.ZipFile(wheel).extractall(unpacked)
+    elsewhere.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK],
+        cwd=elsewhere,
+        env={**os.environ, "PYTHONPATH": str(unpacked)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = json.loads(done.stdout)
+    assert found["package"] == str(unpacked / "tune_lr" / "__init__.py")
+    assert found["space"] == str(unpacked / "tune_lr" / "_search_spaces" / "lenet5_mnist.yaml")
+    assert found["trials"] == 48
+    assert found["template"] > 1000

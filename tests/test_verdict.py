@@ -1,0 +1,194 @@
+"""Who wins, and how sure one can be: rows of trials in, expected decisions out."""
+
+import math
+from collections.abc import Sequence
+
+import pytest
+
+from tune_lr.errors import NoAnswerError
+from tune_lr.study_dir import TrialRow
+from tune_lr.verdict import judge, mean_interval, rank_search
+
+METRIC, GOAL = "val_loss", "minimize"
+# Student's t, 97.5 %, with 1 and 2 degrees of freedom, from a printed table
+T1, T2 = 12.7062, 4.30265
+
+
+def row(number: int, phase: str, lr: float, seed: int, value: float | None, state: str = "complete") -> TrialRow:
+    metrics = {} if value is None else {METRIC: value}
+    return TrialRow(number, phase, state, "step", lr, {"step.gamma": 0.5}, seed, 310, metrics)
+
+
+def rows_of(searched: dict[float, float], confirmed: dict[float, Sequence[float]]) -> list[TrialRow]:
+    """LR -> value in the search; LR -> values in the confirmation, by seed."""
+    rows = [row(number, "search", lr, 0, value) for number, (lr, value) in enumerate(searched.items())]
+    for lr, values in confirmed.items():
+        rows += [row(len(rows) + i, "confirm", lr, 1001 + i, value) for i, value in enumerate(values)]
+    return rows
+
+
+# --- the interval -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "interval"),
+    [
+        ([1.0, 3.0], (2 - T1, 2 + T1)),  # deviation sqrt(2), error 1
+        ([1.0, 2.0, 3.0], (2 - T2 / math.sqrt(3), 2 + T2 / math.sqrt(3))),  # deviation 1
+        ([0.5, 0.5, 0.5], (0.5, 0.5)),
+    ],
+)
+def test_the_interval_is_students(values: list[float], interval: tuple[float, float]) -> None:
+    assert mean_interval(values) == pytest.approx(interval, rel=1e-5)
+
+
+@pytest.mark.parametrize("values", [[], [0.3]])
+def test_fewer_than_two_values_have_no_interval(values: list[float]) -> None:
+    assert mean_interval(values) is None
+
+
+# --- the ranking of the search ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("goal", "order"), [("minimize", [1, 2, 0]), ("maximize", [0, 2, 1])])
+def test_the_search_is_ranked_by_the_metric_in_its_direction(goal: str, order: list[int]) -> None:
+    rows = rows_of({0.1: 3.0, 0.2: 1.0, 0.3: 2.0}, {})
+    assert [row.number for row in rank_search(rows, METRIC, goal)] == order
+
+
+def test_only_trials_of_the_search_that_were_completed_are_ranked_each_configuration_once() -> None:
+    rows = [
+        row(0, "search", 0.1, 0, 0.1, "pruned"),
+        row(1, "search", 0.2, 0, 0.2, "diverged"),
+        row(2, "search", 0.3, 0, None, "failed"),
+        row(3, "search", 0.4, 0, 0.9),
+        row(4, "search", 0.4, 0, 0.9),
+        row(5, "search", 0.5, 0, None),
+        row(6, "confirm", 0.6, 1001, 0.1),
+        row(7, "search", 0.7, 0, 0.8),
+    ]
+    assert [row.number for row in rank_search(rows, METRIC, GOAL)] == [7, 3]
+
+
+# --- the winner ---------------------------------------------------------------------------------------------
+
+TWO = {0.1: 0.40, 0.2: 0.41}
+
+
+@pytest.mark.parametrize(
+    ("goal", "confirmed", "winner"),
+    [
+        # by the mean over seeds, whatever the search had said
+        ("minimize", {0.1: [0.5, 0.5], 0.2: [0.4, 0.4]}, 0.2),
+        ("minimize", {0.1: [0.4, 0.4], 0.2: [0.5, 0.5]}, 0.1),
+        ("maximize", {0.1: [0.5, 0.5], 0.2: [0.4, 0.4]}, 0.1),
+        ("maximize", {0.1: [0.4, 0.4], 0.2: [0.5, 0.5]}, 0.2),
+        # the better mean, not the better best seed
+        ("minimize", {0.1: [0.1, 0.9], 0.2: [0.4, 0.4]}, 0.2),
+        # alike: as the search ranked them
+        ("minimize", {0.1: [0.4, 0.5], 0.2: [0.5, 0.4]}, 0.1),
+    ],
+)
+def test_the_winner_has_the_best_mean(goal: str, confirmed: dict[float, list[float]], winner: float) -> None:
+    assert judge(rows_of(TWO, confirmed), METRIC, goal).winner.lr == winner
+
+
+def test_a_finalist_knows_its_trials_seeds_and_figures() -> None:
+    winner = judge(rows_of(TWO, {0.1: [0.3, 0.5], 0.2: [0.6, 0.6]}), METRIC, GOAL).winner
+    assert (winner.trial, winner.confirm_trials, winner.seeds, winner.values) == (0, (2, 3), (1001, 1002), (0.3, 0.5))
+    assert winner.mean == pytest.approx(0.4)
+    assert winner.interval == pytest.approx((0.4 - T1 * 0.1, 0.4 + T1 * 0.1), rel=1e-5)
+    assert winner.label == "step at lr 0.1" and winner.parameters == {"step.gamma": 0.5}
+
+
+def test_confirmations_are_paired_by_seed_in_whatever_order_they_ended() -> None:
+    rows = rows_of(TWO, {})
+    rows += [row(2, "confirm", 0.1, 1002, 0.2), row(3, "confirm", 0.2, 1001, 0.5)]
+    rows += [row(4, "confirm", 0.2, 1002, 0.3), row(5, "confirm", 0.1, 1001, 0.4)]
+    verdict = judge(rows, METRIC, GOAL)
+    assert [finalist.values for finalist in verdict.finalists] == [(0.4, 0.2), (0.5, 0.3)]
+    assert verdict.difference == pytest.approx(-0.1)
+
+
+@pytest.mark.parametrize("state", ["diverged", "failed"])
+def test_a_finalist_that_does_not_survive_a_seed_loses(state: str) -> None:
+    rows = rows_of(TWO, {0.1: [0.1, 0.1], 0.2: [0.9, 0.9]})
+    rows.append(row(99, "confirm", 0.1, 1003, None, state))
+    rows.append(row(100, "confirm", 0.2, 1003, 0.9))
+    verdict = judge(rows, METRIC, GOAL)
+    assert [finalist.lr for finalist in verdict.finalists] == [0.2]
+    assert "no other finalist" in verdict.sentence
+
+
+def test_finalists_with_fewer_seeds_wait() -> None:
+    verdict = judge(rows_of(TWO, {0.1: [0.5, 0.5], 0.2: [0.1]}), METRIC, GOAL)
+    assert [finalist.lr for finalist in verdict.finalists] == [0.1]
+
+
+def test_where_every_finalist_diverged_under_a_fresh_seed_one_that_did_not_wins() -> None:
+    rows = rows_of({0.1: 0.4, 0.2: 0.5, 0.3: 0.6}, {})
+    rows += [row(3, "confirm", 0.1, 1001, None, "diverged"), row(4, "confirm", 0.2, 1001, None, "diverged")]
+    verdict = judge(rows, METRIC, GOAL)
+    assert verdict.winner.lr == 0.3
+    assert "nothing was confirmed" in verdict.sentence
+
+
+def test_without_confirmation_the_search_alone_decides_and_the_verdict_says_so() -> None:
+    verdict = judge(rows_of({0.1: 0.5, 0.2: 0.4}, {}), METRIC, GOAL)
+    assert (verdict.winner.lr, verdict.winner.confirm_trials, verdict.winner.seeds) == (0.2, (), (0,))
+    assert verdict.winner.interval is None and verdict.difference is None and not verdict.distinguishable
+    assert "with one seed; nothing was confirmed" in verdict.sentence
+
+
+@pytest.mark.parametrize("states", [[], ["diverged", "pruned"], ["failed"]])
+def test_a_search_without_a_completed_trial_is_no_answer(states: list[str]) -> None:
+    rows = [row(number, "search", 0.1, 0, None, state) for number, state in enumerate(states)]
+    with pytest.raises(NoAnswerError, match=", ".join(states) or "none was started"):
+        judge(rows, METRIC, GOAL)
+
+
+# --- how sure -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("winner", "second", "difference", "half", "distinguishable"),
+    [
+        # pairs -0.1, -0.1: no noise in the difference, however noisy each is
+        ([0.2, 0.6], [0.3, 0.7], -0.1, 0.0, True),
+        # pairs 0.1, -0.3: mean -0.1, error 0.2
+        ([0.4, 0.2], [0.3, 0.5], -0.1, T1 * 0.2, False),
+        # pairs -0.10, -0.11, -0.12: deviation 0.01
+        ([0.20, 0.20, 0.20], [0.30, 0.31, 0.32], -0.11, T2 * 0.01 / math.sqrt(3), True),
+        # pairs -0.1, -0.2, 0.0: deviation 0.1
+        ([0.2, 0.2, 0.2], [0.3, 0.4, 0.2], -0.1, T2 * 0.1 / math.sqrt(3), False),
+    ],
+)
+def test_the_difference_is_paired_and_its_interval_decides(
+    winner: list[float], second: list[float], difference: float, half: float, distinguishable: bool
+) -> None:
+    verdict = judge(rows_of(TWO, {0.1: winner, 0.2: second}), METRIC, GOAL)
+    assert verdict.winner.lr == 0.1
+    assert verdict.difference == pytest.approx(difference)
+    assert verdict.difference_interval == pytest.approx((difference - half, difference + half), rel=1e-5, abs=1e-9)
+    assert verdict.distinguishable is distinguishable
+    if distinguishable:
+        assert f"better than step at lr 0.2 ({sum(second) / len(second):.4g}) beyond the noise" in verdict.sentence
+    else:
+        assert f"cannot be told apart at {len(winner)} seeds" in verdict.sentence
+
+
+def test_a_better_winner_where_more_is_better_has_a_positive_difference() -> None:
+    verdict = judge(rows_of(TWO, {0.1: [0.90, 0.91, 0.92], 0.2: [0.80, 0.81, 0.82]}), METRIC, "maximize")
+    assert verdict.winner.lr == 0.1 and verdict.difference == pytest.approx(0.1) and verdict.distinguishable
+
+
+def test_one_fresh_seed_tells_nothing_apart() -> None:
+    verdict = judge(rows_of(TWO, {0.1: [0.1], 0.2: [0.9]}), METRIC, GOAL)
+    assert verdict.difference == pytest.approx(-0.8) and verdict.difference_interval is None
+    assert not verdict.distinguishable and "one seed cannot tell it from step at lr 0.2" in verdict.sentence
+
+
+def test_the_runner_up_is_the_second_best_of_many() -> None:
+    verdict = judge(rows_of({0.1: 1, 0.2: 2, 0.3: 3}, {0.1: [0.5] * 2, 0.2: [0.1] * 2, 0.3: [0.2] * 2}), METRIC, GOAL)
+    assert [finalist.lr for finalist in verdict.finalists] == [0.2, 0.3, 0.1]
+    assert verdict.difference == pytest.approx(-0.1)
