@@ -146,7 +146,7 @@ def _resume(options: argparse.Namespace) -> int:
     from tune_lr.study_dir import StudyDir
 
     directory = StudyDir(options.study)
-    record = directory.read_study()
+    record = directory.read_resumable()
     if options.num_trials is not None:
         had = record["config"]["num_trials"]
         if options.num_trials < had:
@@ -180,7 +180,7 @@ def _run(config: "Config", directory: "StudyDir", options: argparse.Namespace, m
 
     console = _console()
     progress = Progress(console, config, plan(config, options.phases))
-    tracker = WandbTracker(config, directory, directory.read_study()["id"], mode) if mode != "disabled" else None
+    tracker = WandbTracker(config, directory, directory.read_resumable()["id"], mode) if mode != "disabled" else None
 
     def on_cluster(slots: int, hardware: "Hardware") -> None:
         progress.slots(slots)

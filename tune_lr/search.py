@@ -70,7 +70,7 @@ def run(
     Raises TuneLRError; Interrupted after SIGINT or SIGTERM. Whatever ends it, what was finished stands on disk.
     """
     with directory.lock():
-        record = directory.read_study()
+        record = directory.read_resumable()
         config = parse_config(record["config"], source=str(directory.study_yaml))
         study = Study(config, directory, observers=observers, phases=record["phases"], strict=strict)
         from tune_lr import cluster  # Ray is imported as late as can be: whatever is wrong shows first
@@ -93,7 +93,7 @@ def run(
 
 def report(directory: StudyDir) -> Outcome:
     """Writes every derived file anew, from the journal and the curves."""
-    record = directory.read_study()
+    record = directory.read_resumable()
     config = parse_config(record["config"], source=str(directory.study_yaml))
     with directory.lock():
         study = Study(config, directory, phases=record["phases"], resume=False)

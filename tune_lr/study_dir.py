@@ -35,7 +35,6 @@ import yaml
 from tune_lr.errors import InputError, ResourceError
 
 FORMAT_VERSION = 1
-STUDY_KEYS = ("name", "id", "created", "python_path", "phases", "config", "packages", "hardware")
 STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 RANGE_CURVE_COLUMNS = ("step", "lr", "loss")
@@ -126,9 +125,14 @@ class StudyDir:
                 f"{self.study_yaml}: format_version is {study.get('format_version')!r}; "
                 f"this version of tune-lr reads {FORMAT_VERSION}"
             )
-        missing = [key for key in STUDY_KEYS if key not in study]
-        if missing:
-            raise ResourceError(f"{self.study_yaml}: cut short, {missing[0]} is missing")
+        return study
+
+    def read_resumable(self) -> dict[str, Any]:
+        """study.yaml with everything in it that a study needs to go on. Raises ResourceError."""
+        study = self.read_study()
+        for key in ("name", "id", "python_path", "phases", "config"):
+            if key not in study:
+                raise ResourceError(f"{self.study_yaml}: {key} is missing; is the file cut short?")
         return study
 
     @contextmanager
