@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from studies import tune_lr
 from tune_lr.cli import main
 from tune_lr.lr_schedules import SCHEDULES
 from tune_lr.study_dir import StudyDir
@@ -304,3 +305,23 @@ def test_a_search_cannot_be_shortened_by_resume(capsys: pytest.CaptureFixture[st
     search.create(load_config("space.yaml"), StudyDir("studies/first"), find_space("space.yaml"))
     code, error = refusal(capsys, "resume", "studies/first", "--num-trials", "3")
     assert (code, error) == (2, "--num-trials: must be at least the study's own 4 (got 3)")
+
+
+# --- what only a worker can see ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("workload=nowhere:make", "error: workload: there is no module 'nowhere'"),
+        ("optimizer.name=sdg", "error: optimizer.name: no such optimizer (got 'sdg'); did you mean 'sgd'?"),
+        ("scaling.workers_per_trial=64", "error: the cluster cannot hold one trial: it wants 64 workers of 1 CPU each"),
+    ],
+)
+def test_what_a_worker_finds_wrong_ends_the_study_in_one_line(setting: str, expected: str, tmp_path: Path) -> None:
+    process = tune_lr("search", "--name=s", "--wandb=disabled", f"--set={setting}", cwd=tmp_path)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == (4 if "workers" in setting else 2), output
+    (line,) = errors.splitlines()
+    assert line.startswith(expected)
+    assert not (tmp_path / "studies" / "s").exists()  # nothing ran: the name stays free

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from tune_lr.errors import InputError, NoAnswerError, TuneLRError
+from tune_lr.errors import InputError, Interrupted, NoAnswerError, TuneLRError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -135,8 +135,8 @@ def _search(options: argparse.Namespace) -> int:
     search.create(config, directory, source, options.phases)
     try:
         return _run(config, directory, options, mode)
-    except InputError:
-        if not any(directory.trials.iterdir()) and not directory.range_curves():
+    except TuneLRError as error:
+        if not isinstance(error, Interrupted) and not directory.has_points():
             directory.remove()  # nothing ran: the name stays free
         raise
 

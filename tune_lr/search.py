@@ -19,7 +19,6 @@ from tune_lr.best import best_of
 from tune_lr.config import Config, parse_config
 from tune_lr.errors import Interrupted, NoAnswerError
 from tune_lr.plan import PHASES
-from tune_lr.report import write_report
 from tune_lr.study import Observer, Study
 from tune_lr.study_dir import StudyDir
 from tune_lr.trial import Task
@@ -103,6 +102,8 @@ def report(directory: StudyDir) -> Outcome:
 
 def finish(study: Study) -> Outcome:
     """Judges what there is and writes the derived files."""
+    from tune_lr.report import write_report  # now, not before the workers start: plotly and matplotlib take a second
+
     directory, rows = study.directory, study.rows()
     directory.write_rows(rows)
     best, no_answer = None, ""

@@ -196,6 +196,11 @@ class StudyDir:
         """The ramps' files, in the order of their number."""
         return sorted(self.range_test.glob("curve-*.csv"), key=lambda path: int(path.stem.split("-")[1]))
 
+    def has_points(self) -> bool:
+        """Whether anything was trained: some curve has more than its header."""
+        curves = [*self.range_curves(), *self.trials.glob("*/curve.csv")]
+        return any(len(path.read_bytes().splitlines()) > 1 for path in curves)
+
     # --- trials.csv -----------------------------------------------------------------------------------------
 
     def write_rows(self, rows: Sequence[TrialRow]) -> None:
