@@ -303,7 +303,7 @@ RUNGS = [(5, 310), (4, 310), (6, 62), (3, 310), (3.5, 62), (3.2, 186), (2, 310),
 @pytest.mark.parametrize("metric", [{"name": "val_loss"}, {"name": "val_accuracy", "goal": "maximize"}])
 def test_trials_are_pruned_at_the_rungs_and_nowhere_else(tmp_path: Path, metric: dict[str, str]) -> None:
     config = config_of(
-        parameters=FIXED_LR, metric=metric, max_steps=310, report_every=31, num_trials=len(RUNGS),
+        parameters={**FIXED_LR, "lr_schedule": {"value": "constant"}}, metric=metric, max_steps=310, report_every=31, num_trials=len(RUNGS),
         pruner={"name": "asha", "min_steps": 62, "reduction_factor": 3}, confirm=NO_CONFIRMATION,
     )  # fmt: skip
     study = open_study(tmp_path / "s", config)
@@ -312,6 +312,21 @@ def test_trials_are_pruned_at_the_rungs_and_nowhere_else(tmp_path: Path, metric:
     assert [row.state for row in study.rows()] == ["complete" if s == 310 else "pruned" for _, s in RUNGS]
     for trial in optuna_trials(tmp_path / "s", "search"):
         assert set(trial.intermediate_values) == set(range(31, trial.user_attrs["outcome"]["steps"] + 1, 31))
+
+
+def test_a_trial_competes_at_a_rung_with_its_own_lr_schedule_only(tmp_path: Path) -> None:
+    """A schedule that looks worse early is not judged by one that looks better there."""
+    config = config_of(parameters=FIXED_LR, num_trials=24, confirm=NO_CONFIRMATION)
+    study = open_study(tmp_path / "s", config)
+    names = {"constant": 1.0, "cosine": 2.0}
+
+    def better_and_better(spec: TrialSpec, config: Config) -> Iterator[Report]:
+        return descend(spec, config, lambda step: names.get(spec.lr_schedule, 3.0) - spec.number / 1e3)
+
+    execute(study, train=better_and_better)
+    # Each trial is better than all before it of its schedule, and so goes on, whatever the other schedules reach.
+    assert {row.state for row in study.rows()} == {"complete"}
+    assert len({row.lr_schedule for row in study.rows()}) > 1
 
 
 def test_pruner_none_trains_every_trial_to_its_end(tmp_path: Path) -> None:
@@ -655,7 +670,7 @@ def test_with_one_slot_a_killed_study_ends_with_the_rows_of_one_that_was_not(tmp
 
 
 # Short, and with an end of every kind: complete, pruned and confirmed.
-SHORT = config_of(num_trials=4, range_test=SMALL["range_test"] | {"replicates": 1}, confirm={"top": 2, "seeds": 1})
+SHORT = config_of(num_trials=6, range_test=SMALL["range_test"] | {"replicates": 1}, confirm={"top": 2, "seeds": 1})
 
 
 @pytest.fixture

@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import optuna
-from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
+from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import Trial, TrialState
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from tune_lr.config import Config
 from tune_lr.errors import InputError, NoAnswerError, ResourceError, TuneLRError, one_line
@@ -522,10 +523,44 @@ def _sampler(config: Config, trials: int) -> BaseSampler:
     return TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed)
 
 
+class ScheduleHalving(BasePruner):
+    """Asynchronous successive halving (Li et al. 2020) among trials of the same LR schedule.
+
+    At a rung a trial goes on if it is the best, or among the best 1/`reduction_factor`, of those of its schedule that
+    have been there. Across schedules a rung would compare unlike things: one that decays early looks better there than
+    it ends, one that warms up looks worse. Rungs are `first_rung` times the powers of `reduction_factor`. There is no
+    state but the reported values themselves, so a resumed study decides as one that was never stopped.
+    """
+
+    def __init__(self, first_rung: int, reduction_factor: int, max_steps: int) -> None:
+        self._reduction_factor = reduction_factor
+        self._rungs = set()
+        while first_rung < max_steps:
+            self._rungs.add(first_rung)
+            first_rung *= reduction_factor
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        step = trial.last_step
+        if step not in self._rungs:
+            return False
+        sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
+        name = _schedule_of(trial)
+        values = sorted(
+            sign * other.intermediate_values[step]
+            for other in study.get_trials(deepcopy=False)
+            if step in other.intermediate_values and _schedule_of(other) == name
+        )
+        going_on = max(1, len(values) // self._reduction_factor)
+        return sign * trial.intermediate_values[step] > values[going_on - 1]
+
+
+def _schedule_of(trial: FrozenTrial) -> str:
+    """Of a space with a single schedule, which is not drawn, all trials are alike."""
+    return str(trial.params.get("lr_schedule", ""))
+
+
 def _pruner(config: Config) -> BasePruner:
     pruner = config.pruner
     if pruner.name == "none":
         return NopPruner()
-    return SuccessiveHalvingPruner(
-        min_resource=pruner.min_steps or config.report_every, reduction_factor=pruner.reduction_factor
-    )
+    return ScheduleHalving(pruner.min_steps or config.report_every, pruner.reduction_factor, config.max_steps)
