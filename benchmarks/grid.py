@@ -122,9 +122,8 @@ def main() -> None:
         reference, mean = fmean(cells[ranked[0]].values()), fmean(losses)
         print(f"winner: {winner['lr_schedule']} lr {winner['lr']:.4g}, mean {mean:.4f} over {len(losses)} fresh seeds")
         print(f"winner / best cell: {mean / reference:.3f} (to reach: at most 1.05)")
-        print(
-            f"on the same fresh seeds: {mean / fmean(best_losses):.3f}, the best cell has {fmean(best_losses):.4f} there"
-        )
+        there = fmean(best_losses)
+        print(f"on the same fresh seeds: {mean / there:.3f}, the best cell has {there:.4f} there")
 
 
 if __name__ == "__main__":

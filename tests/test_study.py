@@ -303,7 +303,8 @@ RUNGS = [(5, 310), (4, 310), (6, 62), (3, 310), (3.5, 62), (3.2, 186), (2, 310),
 @pytest.mark.parametrize("metric", [{"name": "val_loss"}, {"name": "val_accuracy", "goal": "maximize"}])
 def test_trials_are_pruned_at_the_rungs_and_nowhere_else(tmp_path: Path, metric: dict[str, str]) -> None:
     config = config_of(
-        parameters={**FIXED_LR, "lr_schedule": {"value": "constant"}}, metric=metric, max_steps=310, report_every=31, num_trials=len(RUNGS),
+        parameters={**FIXED_LR, "lr_schedule": {"value": "constant"}}, metric=metric,
+        max_steps=310, report_every=31, num_trials=len(RUNGS),
         pruner={"name": "asha", "min_steps": 62, "reduction_factor": 3}, confirm=NO_CONFIRMATION,
     )  # fmt: skip
     study = open_study(tmp_path / "s", config)
