@@ -32,7 +32,6 @@ LR, MOMENTUM = 0.05, 0.9
 def slots(trials: int = 40, workers: int = 1) -> dict[str, float]:
     """Trials through tune-lr's slots, end to end, with what the workers say of themselves."""
     from grid import Batch
-
     from tune_lr import cluster
     from tune_lr.config import load_config
     from tune_lr.search import make_task

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from simulated import FACTS, FIXED_LR, Train, config_of, descend, ends_at_once, execute, open_study, train
 
+from simulated import FACTS, FIXED_LR, Train, config_of, descend, ends_at_once, execute, open_study, train
 from tune_lr.best import best_of
 from tune_lr.config import Config
 from tune_lr.errors import NoAnswerError

@@ -7,16 +7,16 @@ from pathlib import Path
 import ray
 import torch
 import yaml
-from conftest import Finished
 from ray.util.placement_group import placement_group
-from wandb_files import read_run
 
+from conftest import Finished
 from studies import tune_lr
 from tune_lr.config import parse_config
 from tune_lr.search import make_task
 from tune_lr.study_dir import StudyDir
 from tune_lr.trial import TrialSpec
 from tune_lr.workers import WorkerGroup, bundles
+from wandb_files import read_run
 
 
 def test_the_study_directory_is_as_promised(finished: Finished) -> None:

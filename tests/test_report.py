@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sample_study import CODE, CONFIG, CONFIRM, SEARCH, write_sample_study
 
+from sample_study import CODE, CONFIG, CONFIRM, SEARCH, write_sample_study
 from tune_lr import plots, report
 from tune_lr.plots import SCHEDULES, number_text, schedule_color, schedule_style, thin
 from tune_lr.report import write_report

@@ -9,8 +9,8 @@ import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import RandomSampler
 from optuna.trial import Trial
-from simulated import config_of
 
+from simulated import config_of
 from tune_lr.config import LRRange, Parameters
 from tune_lr.search_space import Draw, draw, lr_interval
 

@@ -14,6 +14,7 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
+
 from simulated import (
     FIXED_LR,
     SMALL,
@@ -30,7 +31,6 @@ from simulated import (
     ramp_loss,
     train,
 )
-
 from tune_lr.config import Config
 from tune_lr.errors import InputError, NoAnswerError, ResourceError
 from tune_lr.lr_range_test import Ramp

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from wandb_files import Run, read_run, read_runs
 
 from tune_lr.config import Config, parse_config
 from tune_lr.errors import InputError
@@ -15,6 +14,7 @@ from tune_lr.lr_range_test import LRBounds, Ramp
 from tune_lr.study_dir import StudyDir, TrialRow
 from tune_lr.tracking import CLOSE_TIMEOUT_S, WandbTracker, choose_mode, has_key
 from tune_lr.trial import Report, TrialSpec
+from wandb_files import Run, read_run, read_runs
 
 KEY = "c0ffee" * 6 + "cafe"  # 40 characters, as W&B's keys have
 CONFIG: Config = parse_config(

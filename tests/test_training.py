@@ -29,6 +29,14 @@ from torch.optim.lr_scheduler import (
     StepLR,
 )
 from torch.utils.data import TensorDataset
+
+from tune_lr.checks import check_task
+from tune_lr.errors import InputError
+from tune_lr.lr_range_test import DivergenceDetector, Ramp
+from tune_lr.lr_schedules import SCHEDULES, make_lr_schedule
+from tune_lr.training import MODEL_FILE, Training
+from tune_lr.trial import Report
+from tune_lr.workloads import Batch, Workload
 from two_ranks import (
     Sentences,
     Tagger,
@@ -42,14 +50,6 @@ from two_ranks import (
     sentences,
     train,
 )
-
-from tune_lr.checks import check_task
-from tune_lr.errors import InputError
-from tune_lr.lr_range_test import DivergenceDetector, Ramp
-from tune_lr.lr_schedules import SCHEDULES, make_lr_schedule
-from tune_lr.training import MODEL_FILE, Training
-from tune_lr.trial import Report
-from tune_lr.workloads import Batch, Workload
 
 LR, STEPS = 0.05, 62
 CPU = torch.device("cpu")
