@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,7 @@ def end_when(process: "subprocess.Popen[str]", journal: Path, finished: int, num
         if ended >= finished and running:
             process.send_signal(number)
             return
+        time.sleep(0.2)  # Ray's workers are niced: a busy loop here would starve them
     output, errors = process.communicate()
     raise AssertionError(f"the study ended before it could be interrupted:\n{output}\n{errors}")
 

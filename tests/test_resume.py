@@ -12,14 +12,13 @@ SETTINGS = ["max_steps=124", "report_every=31", "pruner={name: none}", "range_te
 COMMAND = ["--num-trials=6", "--wandb=offline", *(f"--set={setting}" for setting in SETTINGS)]
 
 
-@pytest.mark.parametrize("finished", [2, 6], ids=["in the range test", "in the search"])
-def test_after_a_killed_driver_nothing_finished_runs_again(tmp_path: Path, finished: int) -> None:
+def test_after_a_killed_driver_nothing_finished_runs_again(tmp_path: Path) -> None:
     directory = StudyDir(tmp_path / "studies" / "study")
     with tune_lr("search", "--name=study", *COMMAND, cwd=tmp_path) as process:
-        end_when(process, directory.journal, finished)
+        end_when(process, directory.journal, finished=5)
         process.communicate(timeout=60)
     ended, running = finished_and_running(directory.journal)
-    assert ended >= finished and running
+    assert ended >= 5 and running
     stamps = {path: path.stat().st_mtime_ns for path in directory.root.glob("*/**/*.csv")}
     # Half a line at the journal's end, as a kill in the middle of writing leaves it.
     with open(directory.journal, "ab") as file:

@@ -97,10 +97,10 @@ def test_a_slot_whose_own_actor_dies_is_replaced_and_its_trial_runs_again(tmp_pa
 
 
 def test_code_that_raises_once_is_run_again_and_code_that_always_raises_fails_its_trials(tmp_path: Path) -> None:
-    once = toy(workload_args={"fail": "once", "seen": str(tmp_path / "seen")}, num_trials=2)
+    lr = {**toy()["parameters"], "lr": {"min": 0.01, "max": 0.1}}
+    once = toy(workload_args={"fail": "once", "seen": str(tmp_path / "seen")}, num_trials=2, parameters=lr)
     outcome = run_study(tmp_path / "once", once)
     assert (tmp_path / "seen").exists() and outcome.failed == 0
-    lr = {**toy()["parameters"], "lr": {"min": 0.01, "max": 0.1}}
     always = toy(workload_args={"fail": "always"}, num_trials=1, parameters=lr, scaling={"max_concurrent": 1})
     outcome = run_study(tmp_path / "always", always)
     assert outcome.failed == 1 and outcome.best is None
