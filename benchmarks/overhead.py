@@ -160,7 +160,8 @@ def run_trainer(trials: int) -> float:
     from ray.train.torch import TorchTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
 
-    ray.init(include_dashboard=False, log_to_driver=False)
+    # One CPU for the trial's own process, one for each of its two workers.
+    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)
     with tempfile.TemporaryDirectory() as scratch:
 
         def trainable(config: dict[str, Any]) -> None:
@@ -172,7 +173,7 @@ def run_trainer(trials: int) -> float:
             ).fit()
 
         results = tune.Tuner(
-            tune.with_resources(trainable, {"CPU": 0}),
+            trainable,
             param_space={"lr": tune.grid_search([LR * (1 + i / 100) for i in range(trials)])},
             tune_config=tune.TuneConfig(max_concurrent_trials=1),
             run_config=tune.RunConfig(storage_path=scratch, verbose=0),
@@ -240,9 +241,11 @@ def main() -> None:
     rounds = []
     for number in range(options.rounds):
         order = [("slots", slots), ("loops", loops), ("ours", lambda: slots(6, 2)), ("trainer", trainer)]
-        results = {name: part() for name, part in (order if number % 2 == 0 else order[::-1])}
+        results = {}
+        for name, part in order if number % 2 == 0 else order[::-1]:
+            results[name] = part()
+            print(f"round {number + 1}: {name} {json.dumps(results[name])}", flush=True)
         rounds.append(results)
-        print(f"round {number + 1}:", json.dumps(results), flush=True)
     pairs = [
         ("(wall - start) / (busy / slots), 40 trials", [r["slots"]["overhead"] for r in rounds]),
         ("workers' start, s, two slots of one", [r["slots"]["start_s"] for r in rounds]),
