@@ -1,16 +1,11 @@
 """Everything that ColossalAI does here: joining the process group, and boosting a model by a plugin's name.
 
-Importing this module imports ColossalAI (seconds, and a gigabyte with its compile processes): only workers do.
+Importing this module imports ColossalAI (seconds): only workers do.
 """
 
-import os
 import warnings
 from collections.abc import Mapping
 from typing import Any
-
-# Importing the Booster starts TorchInductor's pool, three processes a worker, which a workload that does not compile
-# never uses.
-os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 import torch
 from torch import Tensor, nn
