@@ -92,10 +92,10 @@ def train(spec: TrialSpec, config: Config) -> Iterator[Report]:
     if spec.phase == "test":
         values = tuple({"test_loss": 0.5 + i, "test_accuracy": 0.9 - i / 10} for i in range(len(spec.checkpoints)))
         yield Report(step=0, over=True, test_values=values)
-    elif spec.ramp:
+    elif spec.phase == "range_test":
         yield from ramp(spec, ramp_loss)
     else:
-        yield from descend(spec, config, lambda step: loss(spec.lr, spec.lr_schedule, step, spec.seed))
+        yield from descend(spec, config, lambda step: loss(spec.lr, spec.lr_schedule or "constant", step, spec.seed))
 
 
 def ramp(spec: TrialSpec, loss_of: Callable[[float, int], float]) -> Iterator[Report]:

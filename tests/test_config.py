@@ -138,7 +138,15 @@ FIELDS = ", ".join(Config.model_fields)
         (3, "max_steps: 99999999999999999999", "max_steps: is too large a number (got 99999999999999999999); at most 64 bits"),
         (3, f"max_steps: 1{'0' * 400}", f"max_steps: is too long a number (got 1{'0' * 56}...)"),
         (4, "report_every: 311", "report_every: must be at most max_steps (got 311, max_steps is 310)"),
-        (5, "num_trials: 0", "num_trials: must be at least 1 (got 0)"),
+        (5, "num_trials: 0", "num_trials: must be at least 1 where no configuration is fixed (got 0)"),
+        (6, "fixed: [{lr: 1}]", "fixed.0: lr_schedule is missing; write {lr_schedule: cosine, lr: 0.1} or {ramp: ...}"),
+        (6, "fixed: [{lr_schedule: cosine}]", "fixed.0: lr is missing; write {lr_schedule: cosine, lr: 0.1} or {ramp: ...}"),
+        (6, "fixed: [{lr_schedule: step, lr: 1, gama: 0.5}]", "fixed.0.gama: is no parameter of step; did you mean 'gamma'?; allowed: step_size, gamma"),
+        (6, "fixed: [{lr_schedule: step, lr: 0}]", "fixed.0.lr: must be greater than 0 (got 0)"),
+        (6, "fixed: [{ramp: {low: 1, high: 0.1}}]", "fixed.0.ramp.low: must be less than high (got 1.0, high is 0.1)"),
+        (6, "fixed: [{ramp: {low: 1, high: 2, stairs: 3}}]", "fixed.0.ramp.stairs: goes with mode staircase, and only so (mode is exponential)"),
+        (6, "fixed: [{ramp: {low: 1, high: 2}, lr: 1}]", "fixed.0.lr: does not go with ramp"),
+        (6, "fixed: [{ramp: {low: 1, high: 2}}, {ramp: {low: 1, high: 3}}]", "fixed.1.label: is there twice (got 'ramp'); give each configuration its own"),
         (6, "seed: -1", "seed: must be at least 0 (got -1)"),
         (6, "seed: 2147483648", "seed: must be at most 2147483647 (got 2147483648)"),
         (6, "metric: {name: loss}", "metric.name: is no metric (got 'loss'); write val_loss, or val_ and the name of a metric"),
@@ -166,6 +174,19 @@ FIELDS = ", ".join(Config.model_fields)
 )  # fmt: skip
 def test_a_wrong_field_is_named_with_its_line(folder: Path, number: int, line: str, expected: str) -> None:
     assert refusal(with_line(number, line)) == f"space.yaml:{number} {expected}"
+
+
+def test_a_fixed_configuration_is_refused_for_what_its_schedule_refuses(folder: Path) -> None:
+    message = refusal(with_line(6, "fixed: [{lr_schedule: step, lr: 1, gamma: 1.5}]"))
+    assert message.startswith("space.yaml:6 fixed.0: gamma is out of range (got 1.5)")
+
+
+def test_num_trials_may_be_0_where_all_is_fixed(folder: Path) -> None:
+    config = parse_config(
+        {**read_yaml(BASE, "base")[0], "num_trials": 0, "fixed": [{"lr_schedule": "cosine", "lr": 0.1}]}
+    )
+    assert config.fixed[0].name == "cosine lr=0.1"
+    assert parse_config(config.to_dict()) == config
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from ray.cluster_utils import Cluster
 
 from studies import Recorder, run_study, toy
 from tune_lr.errors import ResourceError
+from tune_lr.trial import Report
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 
@@ -18,7 +19,14 @@ def test_four_slots_on_two_nodes_stay_warm_through_all_phases(tmp_path: Path) ->
     """The canary for a new version of Ray: Tune left alone would collapse to one busy slot."""
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
     cluster.add_node(num_cpus=2)
-    recorder = Recorder()
+    compiling: set[str] = set()
+
+    def look(trial: object, report: Report) -> None:
+        """TorchInductor's pool would take a gigabyte and as long as ColossalAI's import itself."""
+        children = psutil.Process(int(report.worker.rpartition(":")[2])).children(recursive=True)
+        compiling.update(word for child in children for word in child.cmdline() if "compile_worker" in word)
+
+    recorder = Recorder(look)
     try:
         space = toy(num_trials=24, range_test={**toy()["range_test"], "replicates": 4})
         outcome = run_study(tmp_path / "study", space, recorder, address=cluster.address)
@@ -28,6 +36,7 @@ def test_four_slots_on_two_nodes_stay_warm_through_all_phases(tmp_path: Path) ->
     assert [row.number for row in rows] == list(range(len(rows)))
     assert len(rows) == 4 + 24 + 4
     assert not recorder.notices
+    assert not compiling
     # Four groups were started, and these four did everything: no warm worker was lost, none was added.
     assert len(recorder.workers) == 4
     for phase, least in (("range_test", 4), ("search", 4), ("confirm", 3)):

@@ -862,3 +862,56 @@ def test_the_ramps_reports_are_those_of_the_landscape(tmp_path: Path) -> None:
     assert list(curve) == ["step", "lr", "loss"] and math.isnan(curve["loss"][-1])
     expected = [ramp_loss(lr, 8) for lr in curve["lr"][:-1]]
     assert curve["loss"][:-1] == expected
+
+
+# --- fixed configurations -----------------------------------------------------------------------------------
+
+# By the made-up landscape the first is the best of all, the second is hopeless, and the third is no answer.
+FIXED = [
+    {"lr_schedule": "cosine", "lr": 0.3, "label": "by hand"},
+    {"lr_schedule": "constant", "lr": 1e-5},
+    {"ramp": {"low": 1e-5, "high": 10.0}, "label": "a ramp"},
+]
+
+
+def test_fixed_configurations_are_trained_to_the_end_beside_the_searched_ones(tmp_path: Path) -> None:
+    study = open_study(tmp_path, config_of(fixed=FIXED))
+    execute(study)
+    fixed = [row for row in study.rows() if row.label]
+    assert [row.label for row in fixed] == ["by hand", "constant lr=1e-05", "a ramp"]
+    assert {(row.phase, row.state, row.steps) for row in fixed} == {("search", "complete", 8)}
+    assert len(of_phase(study, "search")) == 3 + SMALL["num_trials"]
+    # The ramp is a trial like the others: it is validated and has a curve in trials/.
+    assert study.directory.read_curve(study.directory.curve(fixed[2].number)).keys() >= {"lr", "val_loss"}
+    assert study.verdict().winner.trial == fixed[0].number
+    assert "ramp" not in {finalist.lr_schedule for finalist in study.verdict().finalists}
+
+
+def test_fixed_configurations_teach_the_sampler_nothing(tmp_path: Path) -> None:
+    """They may lie outside the space: the proposals are those of a study without them."""
+    drawn = []
+    for name, fixed in (("with", FIXED), ("without", [])):
+        study = open_study(tmp_path / name, config_of(fixed=fixed, sampler={"name": "tpe"}, num_trials=14))
+        execute(study)
+        drawn.append([(row.lr_schedule, row.lr) for row in of_phase(study, "search") if not row.label])
+    assert drawn[0] == drawn[1]
+
+
+def test_fixed_configurations_alone_need_no_search(tmp_path: Path) -> None:
+    study = open_study(tmp_path, config_of(fixed=FIXED, num_trials=0, parameters=FIXED_LR))
+    execute(study)
+    assert [row.label for row in of_phase(study, "search")] == ["by hand", "constant lr=1e-05", "a ramp"]
+    assert not of_phase(study, "range_test")
+    assert study.over
+
+
+@pytest.mark.parametrize("reports", [11, 13, 18, 22])
+def test_a_study_killed_among_its_fixed_configurations_goes_on_as_it_was(tmp_path: Path, reports: int) -> None:
+    calm = open_study(tmp_path / "calm", config_of(fixed=FIXED))
+    execute(calm)
+    execute(open_study(tmp_path / "killed", config_of(fixed=FIXED)), reports=reports)
+    study = open_study(tmp_path / "killed", config_of(fixed=FIXED))
+    execute(study)
+    fixed = [[without_times(row) for row in one.rows() if row.label] for one in (study, calm)]
+    assert fixed[0] == fixed[1]
+    assert [row.number for row in study.rows()] == [row.number for row in calm.rows()]

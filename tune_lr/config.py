@@ -42,6 +42,8 @@ from tune_lr.yaml_file import (
 from tune_lr.yaml_file import find_space as find_space
 
 Count = Annotated[int, Field(ge=1, le=10**9)]
+# Of a staircase in the LR range test, where nothing else is said: five a decade over six decades.
+STAIRS = 30
 
 
 class FieldError(ValueError):
@@ -71,7 +73,10 @@ class Metric(_Model):
 
 
 class RangeTest(_Model):
-    """The LR range test: `replicates` ramps of `steps` optimizer steps each, from the LR `low` up to `high`."""
+    """The LR range test: `replicates` ramps of `steps` optimizer steps each, from the LR `low` up to `high`.
+
+    A staircase holds `stairs` LRs; where they are not given, `parse_config` fills in 30, or `steps` where that is less.
+    """
 
     low: float = Field(default=1e-5, gt=0)
     high: float = Field(default=10.0, gt=0)
@@ -317,6 +322,41 @@ def _numbers_are_uniform(schedule: str, drawn: Any) -> Any:
     return {key: {**how, "distribution": "uniform"} if key in unsaid else how for key, how in drawn.items()}
 
 
+class FixedRamp(_Model):
+    """A rising LR from `low` to `high` over the whole of `max_steps`, as in the LR range test."""
+
+    low: float = Field(gt=0, examples=[1e-5])
+    high: float = Field(gt=0, examples=[10])
+    mode: Literal["exponential", "linear", "staircase"] = "exponential"
+    stairs: Annotated[int, Field(ge=2, le=10**9)] | None = None
+
+
+class Fixed(_Model):
+    """A configuration that is trained as it stands, beside those that are searched: an LR schedule, its peak `lr` and,
+    as further keys, that schedule's parameters; or a `ramp`. It is never pruned and teaches the sampler nothing.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Any]
+
+    label: str = Field(default="", max_length=80, pattern=r"^[^\x00-\x1f]*$")
+    lr_schedule: str | None = None
+    lr: Annotated[float, PlainValidator(_lr)] | None = None
+    ramp: FixedRamp | None = None
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Of the LR schedule."""
+        return dict(self.model_extra or {})
+
+    @property
+    def name(self) -> str:
+        """The label, or what the configuration is in short."""
+        if self.label or self.lr is None:
+            return self.label or "ramp"
+        return " ".join([f"{self.lr_schedule} lr={self.lr:g}", *(f"{k}={v}" for k, v in self.parameters.items())])
+
+
 class Scaling(_Model):
     """What one trial runs on: its workers (processes, ranks), the CPUs and GPUs of each, and a ColossalAI plugin.
     `max_concurrent` None: as many trials at once as fit. A worker that is silent for `timeout_s` seconds is replaced.
@@ -354,7 +394,7 @@ class Config(_Model):
     metric: Metric = Metric()
     max_steps: Count = Field(examples=[310])  # optimizer steps of one full trial
     report_every: Count = Field(examples=[31])  # steps between validations
-    num_trials: Count = Field(examples=[48])  # of the search phase
+    num_trials: int = Field(ge=0, le=10**9, examples=[48])  # of the search phase; 0 where all is fixed
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
     range_test: RangeTest = RangeTest()
     sampler: Sampler = Sampler()
@@ -362,6 +402,7 @@ class Config(_Model):
     confirm: Confirm = Confirm()
     optimizer: Optimizer = Optimizer.model_validate({})
     parameters: Parameters = Field(examples=["{lr: ..., lr_schedule: ...}"])
+    fixed: Annotated[tuple[Fixed, ...], Strict(False)] = ()
     scaling: Scaling = Scaling()
     wandb: Wandb = Wandb()
 
@@ -400,8 +441,8 @@ def _checked(data: Any, places: Places) -> Config:
         config = Config.model_validate(plain)
     except ValidationError as error:
         raise first_error(map(_issue, error.errors(include_url=False)), places) from None
-    config = _with_min_steps(config)
-    issues = [*_contradictions(config), *_schedule_issues(config)]
+    config = _with_stairs(_with_min_steps(config))
+    issues = [*_contradictions(config), *_schedule_issues(config), *_fixed_issues(config)]
     if issues:
         raise first_error(issues, places)
     return config
@@ -468,6 +509,14 @@ def _with_min_steps(config: Config) -> Config:
     return config.model_copy(update={"pruner": pruner})
 
 
+def _with_stairs(config: Config) -> Config:
+    ramp = config.range_test
+    if ramp.mode != "staircase" or ramp.stairs is not None:
+        return config
+    ramp = ramp.model_copy(update={"stairs": min(STAIRS, ramp.steps)})
+    return config.model_copy(update={"range_test": ramp})
+
+
 def _contradictions(config: Config) -> Iterator[Issue]:
     """Fields that are right by themselves and do not fit each other."""
     every, steps, ramp, lr = config.report_every, config.max_steps, config.range_test, config.parameters.lr
@@ -481,6 +530,8 @@ def _contradictions(config: Config) -> Iterator[Issue]:
         elif first >= steps:
             advice = "report more often, or write pruner: {name: none}"
             yield Issue(path, f"must be less than max_steps (got {first}, max_steps is {steps}); {advice}")
+    if not config.num_trials and not config.fixed:
+        yield Issue(("num_trials",), "must be at least 1 where no configuration is fixed (got 0)")
     if not ramp.low < ramp.high:
         yield Issue(("range_test", "low"), f"must be less than high (got {ramp.low}, high is {ramp.high})")
     if ramp.stairs is not None and ramp.mode != "staircase":
@@ -500,6 +551,44 @@ def _contradictions(config: Config) -> Iterator[Issue]:
         yield Issue(("scaling", "plugin"), what)
     if gpus > 1 and gpus != int(gpus):
         yield Issue(("scaling", "gpus_per_worker"), f"must be a whole number or less than 1 (got {gpus})")
+
+
+def _fixed_issues(config: Config) -> Iterator[Issue]:
+    """Fixed configurations that are neither an LR schedule with its LR nor a ramp, or not in order, or there twice."""
+    names = [fixed.name for fixed in config.fixed]
+    for i, fixed in enumerate(config.fixed):
+        path: FieldPath = ("fixed", i)
+        ramp, name = fixed.ramp, fixed.lr_schedule
+        if names.index(fixed.name) < i:
+            yield Issue((*path, "label"), f"is there twice (got {shown(fixed.name)}); give each configuration its own")
+        if ramp is not None:
+            beside = [key for key in ("lr_schedule", "lr") if getattr(fixed, key) is not None]
+            if beside or fixed.parameters:
+                first = (*beside, *fixed.parameters)[0]
+                yield Issue((*path, first), f"does not go with ramp{suggestion(first, ['label', 'ramp'])}")
+            if not ramp.low < ramp.high:
+                yield Issue((*path, "ramp", "low"), f"must be less than high (got {ramp.low}, high is {ramp.high})")
+            if (ramp.mode == "staircase") != (ramp.stairs is not None):
+                yield Issue((*path, "ramp", "stairs"), f"goes with mode staircase, and only so (mode is {ramp.mode})")
+            elif ramp.stairs is not None and ramp.stairs > config.max_steps:
+                yield Issue((*path, "ramp", "stairs"), f"must be at most max_steps (got {ramp.stairs})")
+        elif name is None or fixed.lr is None:
+            missing = "lr_schedule" if name is None else "lr"
+            yield Issue(path, f"{missing} is missing; write {{lr_schedule: cosine, lr: 0.1}} or {{ramp: ...}}")
+        elif name not in SCHEDULES:
+            what = f"is no LR schedule (got {shown(name)}){suggestion(name, SCHEDULES)}; allowed: "
+            yield Issue((*path, "lr_schedule"), what + ", ".join(SCHEDULES))
+        else:
+            known = {parameter.name: parameter for parameter in SCHEDULES[name].parameters}
+            unknown = next((key for key in fixed.parameters if key not in known), None)
+            if unknown is not None:
+                what = f"is no parameter of {name}{suggestion(unknown, known)}; allowed: {', '.join(known) or 'none'}"
+                yield Issue((*path, unknown), what)
+                continue
+            try:
+                check_parameters(name, fixed.parameters)
+            except ValueError as error:
+                yield Issue(path, str(error))
 
 
 def _schedule_issues(config: Config) -> Iterator[Issue]:

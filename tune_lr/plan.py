@@ -15,7 +15,7 @@ class Plan:
 
     ramps: int
     ramp_steps: int
-    trials: int
+    trials: int  # of the search, fixed configurations included
     confirmations: int
     max_steps: int
 
@@ -30,7 +30,7 @@ def plan(config: Config, phases: Sequence[str] = PHASES) -> Plan:
     return Plan(
         ramps=config.range_test.replicates if ramps else 0,
         ramp_steps=config.range_test.steps,
-        trials=config.num_trials if searching else 0,
+        trials=config.num_trials + len(config.fixed) if searching else 0,
         confirmations=config.confirm.top * config.confirm.seeds if searching else 0,
         max_steps=config.max_steps,
     )

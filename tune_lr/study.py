@@ -1,7 +1,7 @@
 """A study: its phases, decided by Optuna and remembered in its journal. Knows nothing of Ray.
 
     range_test   K ramps -> LRBounds; extended once where they hold no answer
-    search       N trials, proposed and pruned by Optuna
+    search       the fixed configurations, and N trials proposed and pruned by Optuna
     confirm      the best k configurations, each with n fresh seeds
     test         one pass over the test data, for the winner
 
@@ -38,6 +38,9 @@ from tune_lr.study_dir import CURVE_COLUMNS, RANGE_CURVE_COLUMNS, StudyDir, Tria
 from tune_lr.trial import Report, TrialSpec
 from tune_lr.verdict import Verdict, judge, rank_search
 
+# The Optuna studies in the journal. Fixed configurations belong to the phase `search`, and to an Optuna study of their
+# own: they may lie outside the space.
+LEDGERS = ("range_test", "fixed", "search", "confirm")
 # What a diverged trial is told as: finite, and worse than any figure that a metric takes.
 PENALTY = 1e30
 # All search trials share the study's seed. Ramps and confirmations are fresh, and never meet each other's.
@@ -98,12 +101,12 @@ class Study:
         self.facts: dict[str, Any] = {}
         self._observers, self._phases, self._strict = tuple(observers), tuple(phases), strict
         self._storage = _open_journal(directory.journal)
-        self._optuna = {phase: _open_phase(phase, config, self._storage) for phase in PHASES}
+        self._optuna = {ledger: _open_ledger(ledger, config, self._storage) for ledger in LEDGERS}
         self._open: dict[int, _Open] = {}
         self._again: deque[TrialSpec] = deque()
         self._specs: dict[int, TrialSpec] = {}
         self._outcomes: dict[int, dict[str, Any]] = {}
-        self._asked: dict[str, int] = dict.fromkeys(PHASES, 0)
+        self._asked: dict[str, int] = dict.fromkeys(LEDGERS, 0)
         self._slots: dict[str, int] = {}
         self._test: TrialSpec | None = None
         self._announced = ("", 0)
@@ -123,42 +126,47 @@ class Study:
             entry = self._open[spec.number]
             self._open[spec.number] = _Open(spec, entry.trial, reported=entry.reported, decided=entry.decided)
             self._start_curve(spec)
-            self._announce(spec.phase, self._asked[spec.phase] + self._remaining(spec.phase))
+            self._announce(spec.phase)
             self._tell("trial_started", spec)
         return spec
 
     def _next(self) -> TrialSpec | None:
         for phase in self._phases:
-            remaining = self._remaining(phase)
-            if remaining:
-                return self._specify(phase, self._optuna[phase].ask())
+            for ledger in ("fixed", "search") if phase == "search" else (phase,):
+                if self._remaining(ledger):
+                    return self._specify(ledger, self._optuna[ledger].ask())
             if any(entry.spec.phase == phase for entry in self._open.values()):
                 return None
             if phase == "range_test" and not self._conclude_range_test():
                 return self._next()
         return self._next_test()
 
-    def _remaining(self, phase: str) -> int:
-        """How many trials of a phase are still to be asked for."""
+    def _remaining(self, ledger: str) -> int:
+        """How many trials of a ledger are still to be asked for."""
         if self.stopped:
             return 0
-        if phase == "range_test":
-            return self.config.range_test.replicates * len(self._ramps()) - self._asked[phase] if self._ramps() else 0
-        if phase == "search":
-            return max(0, self.config.num_trials - self._asked[phase])
+        if ledger == "range_test":
+            return self.config.range_test.replicates * len(self._ramps()) - self._asked[ledger] if self._ramps() else 0
+        if ledger == "fixed":
+            return max(0, len(self.config.fixed) - self._asked[ledger])
+        if ledger == "search":
+            return max(0, self.config.num_trials - self._asked[ledger])
         return len(self._missing_confirmations())
 
-    def _specify(self, phase: str, trial: Trial) -> TrialSpec:
+    def _specify(self, ledger: str, trial: Trial) -> TrialSpec:
         """Numbers an Optuna trial, says what it trains and writes that into the journal."""
         number = sum(self._asked.values())
-        self._asked[phase] += 1
+        index = self._asked[ledger]
+        self._asked[ledger] += 1
         seed, max_steps = self.config.seed, self.config.max_steps
-        if phase == "range_test":
+        if ledger == "range_test":
             ramp = self._ramps()[-1]
-            spec = TrialSpec(number, phase, seed + RAMP_SEEDS + self._asked[phase] - 1, ramp.steps, ramp=ramp)
-        elif phase == "search":
+            spec = TrialSpec(number, ledger, seed + RAMP_SEEDS + index, ramp.steps, ramp=ramp)
+        elif ledger == "fixed":
+            spec = _fixed_spec(number, self.config, index)
+        elif ledger == "search":
             drawn = draw(trial, self.config.parameters, self._search_bounds())
-            spec = TrialSpec(number, phase, seed, max_steps, drawn.lr, drawn.lr_schedule, drawn.parameters)
+            spec = TrialSpec(number, ledger, seed, max_steps, drawn.lr, drawn.lr_schedule, drawn.parameters)
         else:
             spec = replace(
                 self._missing_confirmations()[0], number=number, checkpoint=str(self.directory.checkpoint(number))
@@ -197,7 +205,7 @@ class Study:
             # A ramp is there to diverge.
             state = "complete" if spec.ramp else "diverged"
             return self._end(entry, report, state, f"diverged at step {report.step}")
-        if spec.phase == "search" and self._should_prune(entry, report):
+        if _ledger(spec) == "search" and self._should_prune(entry, report):
             return self._end(entry, report, "pruned", f"not among the best at step {report.step}")
         if report.over:
             return self._end(entry, report, "complete", "")
@@ -230,7 +238,7 @@ class Study:
         return entry.trial.should_prune()
 
     def _end(self, entry: _Open, report: Report, state: str, reason: str) -> bool:
-        spec, study = entry.spec, self._optuna[entry.spec.phase]
+        spec, study = entry.spec, self._optuna[_ledger(entry.spec)]
         outcome = {
             "state": state,
             "steps": report.step,
@@ -322,7 +330,7 @@ class Study:
             return []
         finalists = rank_search(self.rows(), metric.name, metric.goal)[: confirm.top]
         wanted = [
-            replace(self._specs[row.number], phase="confirm", seed=self.config.seed + CONFIRM_SEEDS + index)
+            replace(self._specs[row.number], phase="confirm", label="", seed=self.config.seed + CONFIRM_SEEDS + index)
             for index in range(confirm.seeds)
             for row in finalists
         ]
@@ -386,7 +394,17 @@ class Study:
             started_s=round(outcome["started"] - self._first, 3),
             slot=outcome["slot"],
             reason=outcome["reason"],
+            label=spec.label,
         )
+
+    def begun(self) -> list[TrialSpec]:
+        """The trials that have not ended, by number."""
+        return [self._open[number].spec for number in sorted(self._open)]
+
+    def total(self, phase: str) -> int:
+        """How many trials a phase has, those to come included. Of the confirmation it is known after the search."""
+        ledgers = ("fixed", "search") if phase == "search" else (phase,)
+        return sum(self._asked[ledger] + self._remaining(ledger) for ledger in ledgers)
 
     def steps_by_phase(self) -> dict[str, int]:
         """Optimizer steps that the trials of each phase took."""
@@ -398,14 +416,14 @@ class Study:
     # --- the files ------------------------------------------------------------------------------------------
 
     def _start_curve(self, spec: TrialSpec) -> None:
-        if spec.ramp:
+        if spec.phase == "range_test":
             self.directory.start_curve(self.directory.range_curve(spec.number), RANGE_CURVE_COLUMNS)
         else:
             self.directory.start_trial(spec.number, spec.to_dict())
             self.directory.curve(spec.number).unlink(missing_ok=True)
 
     def _append_curve(self, spec: TrialSpec, report: Report) -> None:
-        if spec.ramp:
+        if spec.phase == "range_test":
             self.directory.append_curve(self.directory.range_curve(spec.number), report.points)
             return
         if not report.points:
@@ -418,7 +436,8 @@ class Study:
             points[-1] = (*report.points[-1], *(report.metrics.get(name) for name in metrics))
         self.directory.append_curve(path, points)
 
-    def _announce(self, phase: str, trials: int) -> None:
+    def _announce(self, phase: str) -> None:
+        trials = self.total(phase)
         if self._announced != (phase, trials):
             self._announced = (phase, trials)
             self._tell("phase_started", phase, trials)
@@ -434,15 +453,15 @@ class Study:
     def _load(self) -> None:
         """Reads from the journal what has ended."""
         self.facts = dict(self._optuna["search"].user_attrs.get("facts", {}))
-        for phase, study in self._optuna.items():
+        for ledger, study in self._optuna.items():
             for frozen in study.get_trials(deepcopy=False):
                 if frozen.state.is_finished():
-                    self._asked[phase] += 1
+                    self._asked[ledger] += 1
                     self._keep(TrialSpec.from_dict(frozen.user_attrs["spec"]), frozen.user_attrs["outcome"])
 
     def _take_up(self) -> None:
         """Issues again what was interrupted, under its number."""
-        for phase, study in self._optuna.items():
+        for ledger, study in self._optuna.items():
             interrupted = [frozen for frozen in study.get_trials(deepcopy=False) if not frozen.state.is_finished()]
             for frozen in interrupted:
                 if frozen.state == TrialState.RUNNING:
@@ -458,7 +477,7 @@ class Study:
                 if spec.checkpoint:  # the study may have been moved
                     spec = replace(spec, checkpoint=str(self.directory.checkpoint(spec.number)))
                 reported = max(frozen.intermediate_values, default=0)
-                self._asked[phase] += 1
+                self._asked[ledger] += 1
                 self._specs[spec.number] = spec
                 # Its figure may have been written and the pruner not been asked any more.
                 self._open[spec.number] = _Open(spec, trial, reported=reported, decided=reported - 1)
@@ -476,6 +495,21 @@ def extended_ramp(ramp: Ramp, status: str) -> Ramp:
         low, high = ramp.low / 10, ramp.high * 10
     steps = math.ceil(ramp.steps * max(1.0, math.log(high / low) / math.log(ramp.high / ramp.low)))
     return replace(ramp, low=low, high=high, steps=steps)
+
+
+def _ledger(spec: TrialSpec) -> str:
+    return "fixed" if spec.phase == "search" and spec.label else spec.phase
+
+
+def _fixed_spec(number: int, config: Config, index: int) -> TrialSpec:
+    """The fixed configuration of that index as a trial of the search."""
+    fixed, steps = config.fixed[index], config.max_steps
+    spec = TrialSpec(number, "search", config.seed, steps, label=fixed.name)
+    if fixed.ramp is not None:
+        how = fixed.ramp
+        return replace(spec, lr=how.high, ramp=Ramp(how.low, how.high, steps, how.mode, how.stairs))
+    assert fixed.lr is not None and fixed.lr_schedule is not None
+    return replace(spec, lr=fixed.lr, lr_schedule=fixed.lr_schedule, parameters=fixed.parameters)
 
 
 def _trained(spec: TrialSpec) -> tuple[Any, ...]:
@@ -500,16 +534,16 @@ def _open_journal(path: Path) -> JournalStorage:
         raise ResourceError(f"{path}: cannot be read as an Optuna journal ({one_line(error)})") from None
 
 
-def _open_phase(phase: str, config: Config, storage: JournalStorage) -> optuna.Study:
-    searching = phase == "search"
+def _open_ledger(ledger: str, config: Config, storage: JournalStorage) -> optuna.Study:
+    searching = ledger == "search"
     pruner = _pruner(config) if searching else NopPruner()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        if phase in optuna.get_all_study_names(storage):
-            study = optuna.load_study(study_name=phase, storage=storage, pruner=pruner)
+        if ledger in optuna.get_all_study_names(storage):
+            study = optuna.load_study(study_name=ledger, storage=storage, pruner=pruner)
         else:
-            goal = "minimize" if phase == "range_test" else config.metric.goal
-            study = optuna.create_study(study_name=phase, storage=storage, direction=goal, pruner=pruner)
+            goal = "minimize" if ledger == "range_test" else config.metric.goal
+            study = optuna.create_study(study_name=ledger, storage=storage, direction=goal, pruner=pruner)
         # The same seed again would propose the first trials again.
         study.sampler = _sampler(config, len(study.trials)) if searching else RandomSampler(seed=0)
     return study

@@ -3,6 +3,7 @@
     study.yaml        the resolved configuration
     study.journal     Optuna's journal, the record of truth
     study.lock        held by the one driver
+    study.stop        asks that driver to stop, from any host
     driver.log        what Ray says while it runs; nothing else reads it
     bounds.json       the answer of the LR range test
     range_test/       curve-K.csv, one a replicate; range_test.png
@@ -24,6 +25,7 @@ import math
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -40,7 +42,7 @@ STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 RANGE_CURVE_COLUMNS = ("step", "lr", "loss")
 CURVE_COLUMNS = ("step", "lr", "train_loss")  # then val_loss, and val_<metric> for each metric of the workload
 ROW_COLUMNS = ("number", "phase", "state", "lr_schedule", "lr")  # then the parameters, then the columns below
-ROW_TAIL_COLUMNS = ("seed", "steps", "val_loss", "duration_s", "started_s", "slot", "reason")
+ROW_TAIL_COLUMNS = ("seed", "steps", "val_loss", "duration_s", "started_s", "slot", "reason", "label")
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class TrialRow:
     started_s: float = 0.0
     slot: int = 0
     reason: str = ""
+    label: str = ""  # of a fixed configuration
 
 
 def check_study_name(name: str) -> str:
@@ -86,6 +89,7 @@ class StudyDir:
         self.study_yaml = self.root / "study.yaml"
         self.journal = self.root / "study.journal"
         self.lock_file = self.root / "study.lock"
+        self.stop_file = self.root / "study.stop"
         self.driver_log = self.root / "driver.log"
         self.bounds_json = self.root / "bounds.json"
         self.range_test = self.root / "range_test"
@@ -139,16 +143,33 @@ class StudyDir:
     def lock(self) -> Iterator[None]:
         """Holds the study for this process. The kernel lets go of it when the process ends, however it ends."""
         with open(self.lock_file, "a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                file.seek(0)
-                owner = file.read().strip() or "another process"
-                raise ResourceError(f"{self.root}: in use by {owner}; one driver a study") from None
+            patience = time.monotonic() + 0.5  # for `driver`, which takes the lock for a moment
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except OSError:
+                    if time.monotonic() > patience:
+                        file.seek(0)
+                        owner = file.read().strip() or "another process"
+                        raise ResourceError(f"{self.root}: in use by {owner}; one driver a study") from None
+                time.sleep(0.05)
             file.truncate(0)
             file.write(f"process {os.getpid()} on {os.uname().nodename}")
             file.flush()
             yield
+
+    def driver(self) -> str | None:
+        """Who holds the study, as "process 12 on host"; None where nobody does."""
+        try:
+            with open(self.lock_file) as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except OSError:
+                    return file.read().strip() or "another process"
+        except FileNotFoundError:
+            pass
+        return None
 
     # --- curves ---------------------------------------------------------------------------------------------
 
@@ -313,6 +334,7 @@ def _row(record: Mapping[str, str]) -> TrialRow:
         started_s=float(record["started_s"]),
         slot=int(record["slot"]),
         reason=record["reason"],
+        label=record["label"],
     )
 
 

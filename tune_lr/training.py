@@ -58,7 +58,7 @@ class Training:
             "device": device.type,
         }
         self._has_diverged: Callable[[Sequence[float]], int | None] = (
-            DivergenceDetector().update if trial.ramp else _Explosion().update
+            DivergenceDetector().update if trial.phase == "range_test" else _Explosion().update
         )
         self._batches = self._train_batches(batch_size)
         self.step = 0
@@ -78,7 +78,7 @@ class Training:
                 points = [point for point in points if point[0] <= at + 1]
                 self.step, diverged = at + 1, True
         metrics: Mapping[str, float] = {}
-        if not diverged and not self._trial.ramp:
+        if not diverged and self._trial.phase != "range_test":
             metrics = self.evaluate(self._workload.val_data, "val")
             diverged = not all(math.isfinite(metrics[name]) for name in ("val_loss", self._task.metric))
         over = diverged or self.step >= self._trial.max_steps

@@ -31,8 +31,8 @@ class Task:
 class TrialSpec:
     """One trial: a configuration to train. `phase` is range_test, search, confirm or test.
 
-    A range test's LR schedule is its `ramp`. A test trains nothing: it evaluates the models in `checkpoints` on the
-    workload's test data.
+    A range test's LR schedule is its `ramp`; a fixed configuration of the search may have one too. A test trains
+    nothing: it evaluates the models in `checkpoints` on the workload's test data.
     """
 
     number: int
@@ -45,8 +45,11 @@ class TrialSpec:
     ramp: Ramp | None = None
     checkpoint: str | None = None  # directory: the trained model is kept there
     checkpoints: tuple[str, ...] = ()
+    label: str = ""  # of a fixed configuration
 
     def qualified_parameters(self) -> dict[str, Any]:
+        if self.ramp and self.label:
+            return {"ramp.low": self.ramp.low, "ramp.mode": self.ramp.mode}
         return {f"{self.lr_schedule}.{name}": value for name, value in self.parameters.items()}
 
     def to_dict(self) -> dict[str, Any]:

@@ -56,9 +56,10 @@ class Verdict:
 
 
 def rank_search(rows: Sequence[TrialRow], metric: str, goal: str) -> list[TrialRow]:
-    """The search trials that trained to the end, each configuration once, best first."""
+    """The search trials that trained to the end, each configuration once, best first. A ramp is no answer."""
     sign = -1.0 if goal == "maximize" else 1.0
-    done = [row for row in rows if row.phase == "search" and row.state == "complete" and metric in row.metrics]
+    ended = [row for row in rows if row.phase == "search" and row.lr_schedule != "ramp"]
+    done = [row for row in ended if row.state == "complete" and metric in row.metrics]
     ranked = sorted(done, key=lambda row: (sign * row.metrics[metric], row.number))
     unique: dict[tuple[Any, ...], TrialRow] = {}
     for row in ranked:
