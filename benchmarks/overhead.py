@@ -8,8 +8,8 @@ A round is
 - `loops`: plain PyTorch loops, one a core and none knowing of the other, with the same data, steps and validations, as
   nice as Ray makes its workers: whatever else the machine does takes as much from the ones as from the others
 - `ours`: 6 trials of 5 epochs on one slot of two workers, end to end, Ray's start included
-- `trainer`: the same 6 trials the documented way, Ray Train's TorchTrainer in a Tune function, end to end; without
-  ColossalAI, whose import would only add to it
+- `trainer`: the same 6 trials the documented way, Ray Train's TorchTrainer in a Tune function, end to end; ColossalAI's
+  Booster wraps the model in both
 """
 
 import argparse
@@ -118,17 +118,22 @@ def loops(steps: int = 6 * STEPS) -> dict[str, float]:
 
 def train_loop(config: dict[str, Any]) -> None:
     """What a TorchTrainer's worker runs."""
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # as in tune_lr/workers.py
     import torch
+    from colossalai.booster import Booster
+    from colossalai.booster.plugin import TorchDDPPlugin
     from ray import train
-    from ray.train.torch import prepare_data_loader, prepare_model
+    from ray.train.torch import prepare_data_loader
     from torch.utils.data import DataLoader
 
     from tune_lr.workloads.lenet5 import mnist_5k
 
     torch.set_num_threads(1)
     workload = mnist_5k()
-    model = prepare_model(workload.model())
+    model = workload.model()
     optimizer = torch.optim.SGD(model.parameters(), lr=config["lr"], momentum=MOMENTUM)
+    booster = Booster(plugin=TorchDDPPlugin())  # Ray Train has made the process group
+    model, optimizer, *_ = booster.boost(model, optimizer)
     world = train.get_context().get_world_size()
     batches = prepare_data_loader(DataLoader(workload.train_data, BATCH // world, shuffle=True, drop_last=True))
     val = DataLoader(workload.val_data, BATCH)
@@ -137,7 +142,7 @@ def train_loop(config: dict[str, Any]) -> None:
         for batch in batches:
             loss = workload.criterion(model(batch[0]), batch)
             optimizer.zero_grad()
-            loss.backward()
+            booster.backward(loss, optimizer)
             optimizer.step()
         model.eval()
         with torch.no_grad():

@@ -401,7 +401,8 @@ class Config(_Model):
     pruner: Pruner = Pruner()
     confirm: Confirm = Confirm()
     optimizer: Optimizer = Optimizer.model_validate({})
-    parameters: Parameters = Field(examples=["{lr: ..., lr_schedule: ...}"])
+    # The default is for studies in which all is fixed; it is refused elsewhere.
+    parameters: Parameters = Parameters(lr=LRRange(value=1.0), lr_schedule={"value": "constant"})
     fixed: Annotated[tuple[Fixed, ...], Strict(False)] = ()
     scaling: Scaling = Scaling()
     wandb: Wandb = Wandb()
@@ -530,6 +531,9 @@ def _contradictions(config: Config) -> Iterator[Issue]:
         elif first >= steps:
             advice = "report more often, or write pruner: {name: none}"
             yield Issue(path, f"must be less than max_steps (got {first}, max_steps is {steps}); {advice}")
+    if config.num_trials and "parameters" not in config.model_fields_set:
+        example = "parameters: {lr: {min: range_test, max: range_test}, lr_schedule: {values: [constant, cosine]}}"
+        yield Issue(("parameters",), f"is missing; write, for example, {example}")
     if not config.num_trials and not config.fixed:
         yield Issue(("num_trials",), "must be at least 1 where no configuration is fixed (got 0)")
     if not ramp.low < ramp.high:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tune_lr.config import Config
-from tune_lr.errors import InputError
+from tune_lr.errors import InputError, ResourceError
+from tune_lr.trial import Task
 
 PHASES = ("range_test", "search", "confirm")
 
@@ -24,8 +25,13 @@ class Plan:
         return self.ramps * self.ramp_steps + (self.trials + self.confirmations) * self.max_steps
 
 
+def needs_range_test(config: Config, phases: Sequence[str] = PHASES) -> bool:
+    """Whether a search leaves a bound to the range test, or nothing else was asked for."""
+    return tuple(phases) == ("range_test",) or (config.num_trials > 0 and config.parameters.lr.needs_range_test)
+
+
 def plan(config: Config, phases: Sequence[str] = PHASES) -> Plan:
-    ramps = config.parameters.lr.needs_range_test or tuple(phases) == ("range_test",)
+    ramps = needs_range_test(config, phases)
     searching = "search" in phases
     return Plan(
         ramps=config.range_test.replicates if ramps else 0,
@@ -33,6 +39,48 @@ def plan(config: Config, phases: Sequence[str] = PHASES) -> Plan:
         trials=config.num_trials + len(config.fixed) if searching else 0,
         confirmations=config.confirm.top * config.confirm.seeds if searching else 0,
         max_steps=config.max_steps,
+    )
+
+
+@dataclass(frozen=True)
+class Node:
+    """What one node of a cluster declares. `present` is false for one that an autoscaler may start."""
+
+    name: str
+    cpus: float
+    gpus: float
+    present: bool = True
+
+    def holds(self, task: Task) -> int:
+        """How many workers fit on it. A fraction of a GPU is of one GPU."""
+        fit = int(self.cpus / task.cpus_per_worker)
+        share = task.gpus_per_worker
+        if share >= 1:
+            fit = min(fit, int(self.gpus / share))
+        elif share:
+            fit = min(fit, int(self.gpus) * int(1 / share + 1e-9))
+        return fit
+
+    def __str__(self) -> str:
+        return f"{self.cpus:g} CPU and {self.gpus:g} GPU"
+
+
+def slots_on(nodes: Sequence[Node], task: Task, most: int | None) -> int:
+    """How many trials fit at once; a trial's workers may lie on several nodes."""
+    slots = sum(node.holds(task) for node in nodes) // task.workers
+    return slots if most is None else min(slots, most)
+
+
+def check_slots(nodes: Sequence[Node], task: Task) -> None:
+    """Raises ResourceError where not even one trial fits: Tune would wait for ever."""
+    if slots_on(nodes, task, None):
+        return
+    gpus = f" and {task.gpus_per_worker:g} GPU" if task.gpus_per_worker else ""
+    has = ", ".join(map(str, nodes)) or "nothing"
+    raise ResourceError(
+        f"the cluster cannot hold one trial: it wants {task.workers} workers "
+        f"of {task.cpus_per_worker} CPU{gpus} each; "
+        f"the cluster has {len(nodes)} node(s): {has}"
     )
 
 

@@ -32,7 +32,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from tune_lr.config import Config
 from tune_lr.errors import InputError, NoAnswerError, ResourceError, TuneLRError, one_line
 from tune_lr.lr_range_test import LRBounds, Ramp, find_lr_bounds
-from tune_lr.plan import PHASES
+from tune_lr.plan import PHASES, needs_range_test
 from tune_lr.search_space import draw
 from tune_lr.study_dir import CURVE_COLUMNS, RANGE_CURVE_COLUMNS, StudyDir, TrialRow
 from tune_lr.trial import Report, TrialSpec
@@ -267,16 +267,11 @@ class Study:
     def _ramps(self) -> list[Ramp]:
         """The configuration's ramp, and the extended one where the first held no answer."""
         how = self.config.range_test
-        if not self.needs_range_test:
+        if not needs_range_test(self.config, self._phases):
             return []
         ramps = [Ramp(how.low, how.high, how.steps, how.mode, how.stairs)]
         extended = self._optuna["range_test"].user_attrs.get("extended")
         return [*ramps, Ramp(**extended)] if extended else ramps
-
-    @property
-    def needs_range_test(self) -> bool:
-        """Whether the space leaves a bound to the range test, or nothing else was asked for."""
-        return self.config.parameters.lr.needs_range_test or tuple(self._phases) == ("range_test",)
 
     def read_bounds(self) -> LRBounds | None:
         """Reads the bounds off the last round of ramps and writes bounds.json; None where there is nothing to read."""

@@ -99,6 +99,11 @@ def mnist(root: str, download: bool = False, batch_size: int = BATCH_SIZE) -> Wo
     )
 
 
+def mnist_5k_or_root(root: str = "", download: bool = False, batch_size: int = BATCH_SIZE) -> Workload:
+    """`mnist_5k`, or, where a `root` is given, the full `mnist` from there: one search space serves both."""
+    return mnist(root, download, batch_size) if root else mnist_5k(batch_size=batch_size)
+
+
 def _workload(train: TensorDataset, val: TensorDataset, test: TensorDataset, batch_size: int) -> Workload:
     return Workload(
         model=LeNet5,
