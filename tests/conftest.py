@@ -11,7 +11,9 @@ import pytest
 from studies import tune_lr
 from tune_lr.study_dir import StudyDir
 
-os.environ.update(RAY_USAGE_STATS_ENABLED="0", WANDB_SILENT="true")
+# TorchInductor's compile processes would cost each process that imports ColossalAI seconds; torch reads this when it is
+# imported.
+os.environ.update(RAY_USAGE_STATS_ENABLED="0", WANDB_SILENT="true", TORCHINDUCTOR_COMPILE_THREADS="1")
 sys.path.insert(0, str(Path(__file__).parent))
 
 
