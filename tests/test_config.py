@@ -76,6 +76,7 @@ def with_line(number: int, line: str) -> str:
 
 PLUGINS = "ddp, low_level_zero, gemini, fsdp, hybrid_parallel"
 SIX = "constant, step, exponential, cosine, onecycle, cyclic"
+ALL = f"{SIX}, multistep, cosine_restarts, polynomial, linear, inverse_sqrt, wsd, flat_cosine, plateau"
 FORMS = "{value: x}, {values: [x, y]} or {min: x, max: y}"
 SCHEDULE_FORMS = "{choices: {constant: {}, cosine: {}}}, {value: constant} or {values: [constant, cosine]}"
 FIELDS = ", ".join(Config.model_fields)
@@ -89,7 +90,7 @@ FIELDS = ", ".join(Config.model_fields)
         (6, "zzzz: 0", f"zzzz: is unknown; allowed: {FIELDS}"),
         (7, "range_test: {lo: 1}", "range_test.lo: is unknown; did you mean 'low'?; allowed: low, high, steps, replicates, mode, stairs"),
         (8, "pruner: {min_step: 62}", "pruner.min_step: is unknown; did you mean 'min_steps'?; allowed: name, min_steps, reduction_factor"),
-        (17, "        gama: {value: 0.5}", "parameters.lr_schedule.choices.step.gama: is no parameter of step; did you mean 'gamma'?; allowed: step_size, gamma"),
+        (17, "        gama: {value: 0.5}", "parameters.lr_schedule.choices.step.gama: is no parameter of step; did you mean 'gamma'?; allowed: step_size, gamma, warmup, warmup_start"),
         (17, "        gamma: {minn: 1}", "parameters.lr_schedule.choices.step.gamma.minn: is unknown; did you mean 'min'?; allowed: value, values, min, max, distribution"),
         # the LR
         (11, "  lr: {value: 0}", "parameters.lr.value: must be greater than 0 (got 0)"),
@@ -116,7 +117,7 @@ FIELDS = ", ".join(Config.model_fields)
         (11, "  lr: {min: range_test, max: 1e-6}", "parameters.lr.max: must be greater than range_test.low (got 1e-06)"),
         (9, "optimizer: {name: sgd, lr: 0.1}", "optimizer.lr: is searched, not set (got 0.1); write it under parameters.lr"),
         # schedules
-        (14, "      cosin: {}", f"parameters.lr_schedule.choices.cosin: is no LR schedule (got 'cosin'); did you mean 'cosine'?; allowed: {SIX}"),
+        (14, "      cosin: {}", f"parameters.lr_schedule.choices.cosin: is no LR schedule (got 'cosin'); did you mean 'cosine'?; allowed: {ALL}"),
         (14, "      constant: []", "parameters.lr_schedule.choices.constant: must be a mapping, such as {key: value} (got [])"),
         (14, "      constant: 1", "parameters.lr_schedule.choices.constant: must be a mapping, such as {key: value} (got 1)"),
         (17, "        gamma: 0.5", "parameters.lr_schedule.choices.step.gamma: must say how it is drawn (got 0.5); write {value: 0.5}"),
@@ -141,7 +142,7 @@ FIELDS = ", ".join(Config.model_fields)
         (5, "num_trials: 0", "num_trials: must be at least 1 where no configuration is fixed (got 0)"),
         (6, "fixed: [{lr: 1}]", "fixed.0: lr_schedule is missing; write {lr_schedule: cosine, lr: 0.1} or {ramp: ...}"),
         (6, "fixed: [{lr_schedule: cosine}]", "fixed.0: lr is missing; write {lr_schedule: cosine, lr: 0.1} or {ramp: ...}"),
-        (6, "fixed: [{lr_schedule: step, lr: 1, gama: 0.5}]", "fixed.0.gama: is no parameter of step; did you mean 'gamma'?; allowed: step_size, gamma"),
+        (6, "fixed: [{lr_schedule: step, lr: 1, gama: 0.5}]", "fixed.0.gama: is no parameter of step; did you mean 'gamma'?; allowed: step_size, gamma, warmup, warmup_start"),
         (6, "fixed: [{lr_schedule: step, lr: 0}]", "fixed.0.lr: must be greater than 0 (got 0)"),
         (6, "fixed: [{ramp: {low: 1, high: 0.1}}]", "fixed.0.ramp.low: must be less than high (got 1.0, high is 0.1)"),
         (6, "fixed: [{ramp: {low: 1, high: 2, stairs: 3}}]", "fixed.0.ramp.stairs: goes with mode staircase, and only so (mode is exponential)"),
@@ -174,6 +175,20 @@ FIELDS = ", ".join(Config.model_fields)
 )  # fmt: skip
 def test_a_wrong_field_is_named_with_its_line(folder: Path, number: int, line: str, expected: str) -> None:
     assert refusal(with_line(number, line)) == f"space.yaml:{number} {expected}"
+
+
+@pytest.mark.parametrize(("steps", "stairs", "expected"), [(300, None, 30), (25, None, 25), (300, 10, 10)])
+def test_a_staircase_has_30_stairs_where_none_are_given(steps: int, stairs: int | None, expected: int) -> None:
+    ramp = {"mode": "staircase", "steps": steps, "stairs": stairs}
+    config = parse_config({**base(), "range_test": ramp})
+    assert config.range_test.stairs == expected
+    assert parse_config(config.to_dict()) == config
+
+
+def test_other_ramps_have_no_stairs() -> None:
+    for mode in ("exponential", "linear"):
+        config = parse_config({**base(), "range_test": {"mode": mode}})
+        assert config.range_test.stairs is None
 
 
 def test_a_fixed_configuration_is_refused_for_what_its_schedule_refuses(folder: Path) -> None:
@@ -225,8 +240,8 @@ def test_a_batch_that_does_not_divide_is_reported_where_the_batch_size_stands(fo
         ("constant", f": names no LR schedules (got 'constant'); write {SCHEDULE_FORMS}"),
         ("{choices: [constant]}", f": names no LR schedules (got {{'choices': ['constant']}}); write {SCHEDULE_FORMS}"),
         ("{choices: {}}", f": names no LR schedules (got {{'choices': {{}}}}); write {SCHEDULE_FORMS}"),
-        ("{value: cosin}", f".value: is no LR schedule (got 'cosin'); did you mean 'cosine'?; allowed: {SIX}"),
-        ("{values: [step, 5]}", f".values.1: is no LR schedule (got 5); allowed: {SIX}"),
+        ("{value: cosin}", f".value: is no LR schedule (got 'cosin'); did you mean 'cosine'?; allowed: {ALL}"),
+        ("{values: [step, 5]}", f".values.1: is no LR schedule (got 5); allowed: {ALL}"),
         ("{values: [step, step]}", ".values.1: is given twice (got 'step'); keep one of them"),
     ],
 )
@@ -633,3 +648,39 @@ def test_reading_a_search_space_loads_neither_torch_nor_ray() -> None:
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.strip() == "[]"
+
+
+# --- a schedule that follows the metric ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("goal", "mode"), [("minimize", None), ("maximize", "max")])
+def test_a_plateau_waits_for_the_metric_to_go_the_way_it_should(goal: str, mode: str | None) -> None:
+    data = base() | {
+        "metric": {"name": "val_accuracy", "goal": goal},
+        "fixed": [{"lr_schedule": "plateau", "lr": 0.1, "patience": 1}],
+    }
+    data["parameters"]["lr_schedule"] = {"choices": {"constant": {}, "plateau": {"patience": {"min": 1, "max": 3}}}}
+    config = parse_config(data)
+    drawn = config.parameters.lr_schedule["plateau"].get("mode")
+    assert (drawn.value if drawn else None, config.fixed[0].parameters.get("mode")) == (mode, mode)
+    assert config.parameters.lr_schedule["constant"] == {}
+    assert parse_config(config.to_dict()) == config
+
+
+@pytest.mark.parametrize(
+    ("line", "goal", "expected"),
+    [
+        ("plateau: {mode: {value: min}}", "maximize", "14 parameters.lr_schedule.choices.plateau.mode.value: must be max (got "
+         "'min', metric.goal is maximize); or leave it out"),
+        ("plateau: {mode: {values: [min, max]}}", "minimize", "14 parameters.lr_schedule.choices.plateau.mode.values.1: must be "
+         "min (got 'max', metric.goal is minimize); or leave it out"),
+    ],
+)  # fmt: skip
+def test_a_plateau_that_waits_for_the_wrong_way_is_refused(folder: Path, line: str, goal: str, expected: str) -> None:
+    assert refusal(with_line(14, f"      {line}"), f"metric.goal={goal}") == f"space.yaml:{expected}"
+
+
+def test_a_fixed_plateau_that_waits_for_the_wrong_way_is_refused() -> None:
+    data = base() | {"fixed": [{"lr_schedule": "plateau", "lr": 0.1, "mode": "max"}]}
+    with pytest.raises(InputError, match=r"fixed\.0\.mode: must be min \(got 'max', metric\.goal is minimize\)"):
+        parse_config(data)

@@ -89,6 +89,15 @@ def test_optuna_is_given_the_distribution_that_the_space_names(name: str, expect
     assert distribution_of(name, space(CHOICES)) == expected
 
 
+def test_a_list_is_one_value_fixed_or_chosen_from_several() -> None:
+    one, several = [0.5, 0.75], [[0.5, 0.75], [20, 60, 80]]
+    of = space({"multistep": {"milestones": {"value": one}}})
+    assert [drawn.parameters for _, drawn in draws(of, count=2)] == [{"milestones": one}] * 2
+    of = space({"multistep": {"milestones": {"values": several}}})
+    seen = [drawn.parameters["milestones"] for _, drawn in draws(of, count=20)]
+    assert all(milestones in seen for milestones in several) and all(milestones in several for milestones in seen)
+
+
 def test_one_lr_distribution_serves_all_schedules() -> None:
     distributions = {(drawn.lr_schedule, repr(trial.distributions["lr"])) for trial, drawn in draws(space(CHOICES))}
     assert len(distributions) == len(CHOICES)  # one each, and the same

@@ -105,7 +105,7 @@ def assert_whole(study: Study) -> None:
         assert numbers == [row.number for row in rows if row.phase == phase]
     assert len(of_phase(study, "search")) == config.num_trials
     complete = [row for row in of_phase(study, "search") if row.state == "complete"]
-    different = {(row.lr, row.lr_schedule, *row.parameters.items()) for row in complete}
+    different = {(row.lr, row.lr_schedule, str(row.parameters)) for row in complete}
     assert len(of_phase(study, "confirm")) == min(len(different), config.confirm.top) * config.confirm.seeds
     for row in rows:
         curve = study.directory.range_curve if row.phase == "range_test" else study.directory.curve
@@ -915,3 +915,18 @@ def test_a_study_killed_among_its_fixed_configurations_goes_on_as_it_was(tmp_pat
     fixed = [[without_times(row) for row in one.rows() if row.label] for one in (study, calm)]
     assert fixed[0] == fixed[1]
     assert [row.number for row in study.rows()] == [row.number for row in calm.rows()]
+
+
+# --- a parameter that is a list -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [{"value": [0.5, 0.75]}, {"values": [[0.5, 0.75], [2, 4, 6]]}])
+def test_a_parameter_may_be_a_list_through_search_confirmation_and_resume(tmp_path: Path, how: dict[str, Any]) -> None:
+    choices = {"multistep": {"milestones": how}, "constant": {}}
+    config = config_of(parameters={**FIXED_LR, "lr_schedule": {"choices": choices}}, sampler={"name": "tpe"})
+    for reports in (3, 6, 9, 20):
+        execute(open_study(tmp_path / "s", config), slots=2, reports=reports)
+    study = assert_goes_on(tmp_path / "s", config, 2)
+    drawn = [row.parameters["multistep.milestones"] for row in study.rows() if row.lr_schedule == "multistep"]
+    assert drawn and all(milestones in how.get("values", [how.get("value")]) for milestones in drawn)
+    assert all(finalist.confirm_trials for finalist in study.verdict().finalists)

@@ -22,10 +22,17 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import (
     ConstantLR,
     CosineAnnealingLR,
+    CosineAnnealingWarmRestarts,
     CyclicLR,
     ExponentialLR,
+    LambdaLR,
+    LinearLR,
     LRScheduler,
+    MultiStepLR,
     OneCycleLR,
+    PolynomialLR,
+    ReduceLROnPlateau,
+    SequentialLR,
     StepLR,
 )
 from torch.utils.data import TensorDataset
@@ -142,7 +149,21 @@ TORCH_SCHEDULERS: dict[str, Callable[[torch.optim.Optimizer], LRScheduler]] = {
     "cosine": lambda optimizer: CosineAnnealingLR(optimizer, T_max=STEPS),
     "onecycle": lambda optimizer: OneCycleLR(optimizer, max_lr=LR, total_steps=STEPS),
     "cyclic": lambda optimizer: CyclicLR(optimizer, base_lr=LR / 10, max_lr=LR, step_size_up=16),
+    "multistep": lambda optimizer: MultiStepLR(optimizer, milestones=[31, 46]),
+    "cosine_restarts": lambda optimizer: CosineAnnealingWarmRestarts(optimizer, T_0=9, T_mult=2),
+    "polynomial": lambda optimizer: PolynomialLR(optimizer, total_iters=STEPS, power=2.0),
+    "linear": lambda optimizer: LinearLR(optimizer, start_factor=1.0, end_factor=0.0, total_iters=STEPS),
+    "inverse_sqrt": lambda optimizer: LambdaLR(
+        optimizer, lambda step: 0.01 + 0.99 * step / 6 if step < 6 else (6 / step) ** 0.5
+    ),
+    "wsd": lambda optimizer: LambdaLR(
+        optimizer, lambda step: min(0.01 + 0.99 * step / 6, 1.0) if step < 51 else (62 - step) / 11
+    ),
+    "flat_cosine": lambda optimizer: SequentialLR(
+        optimizer, [ConstantLR(optimizer, factor=1.0, total_iters=45), CosineAnnealingLR(optimizer, T_max=17)], [45]
+    ),
 }
+BY_STEP = [name for name, spec in SCHEDULES.items() if not spec.by_metric]
 OPTIMIZERS: dict[str, tuple[dict[str, Any], Callable[[nn.Module], torch.optim.Optimizer]]] = {
     "sgd": ({"momentum": 0.9}, lambda model: torch.optim.SGD(model.parameters(), lr=LR, momentum=0.9)),
     "adamw": ({"weight_decay": 0.1}, lambda model: torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=0.1)),
@@ -150,9 +171,10 @@ OPTIMIZERS: dict[str, tuple[dict[str, Any], Callable[[nn.Module], torch.optim.Op
 
 
 def test_every_schedule_is_compared() -> None:
-    assert TORCH_SCHEDULERS.keys() == SCHEDULES.keys()
+    assert list(TORCH_SCHEDULERS) == BY_STEP
 
 
+@pytest.mark.filterwarnings("ignore:The epoch parameter in `scheduler.step:UserWarning")  # torch's own SequentialLR
 @pytest.mark.parametrize(
     ("optimizer", "lr_schedule"), [*(("sgd", name) for name in TORCH_SCHEDULERS), ("adamw", "onecycle")]
 )
@@ -163,6 +185,69 @@ def test_a_trial_trains_as_plain_pytorch_does(optimizer: str, lr_schedule: str) 
     task = make_task(optimizer=optimizer, optimizer_args=arguments)
     reports = train(workload, task, make_trial(lr=LR, max_steps=STEPS, lr_schedule=lr_schedule))
     assert losses(reports) == pytest.approx(expected, rel=0, abs=1e-6)
+
+
+# --- a schedule that follows the validations -----------------------------------------------------------------------
+
+
+def two_groups(model: nn.Module) -> list[dict[str, Any]]:
+    return [{"params": model[0].parameters(), "lr": 0.1}, {"params": model[1:].parameters()}]  # type: ignore[index]
+
+
+def plateau_figures(trial: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
+    workload = regression(param_groups=two_groups)
+    spec = make_trial(lr=0.2, max_steps=60, lr_schedule="plateau", **trial)
+    return figures(train(workload, make_task(report_every=5, **task), spec))
+
+
+PLATEAUS: list[tuple[dict[str, Any], str, int]] = [
+    ({"patience": 0, "factor": 0.5}, "val_loss", 2),
+    ({"patience": 1, "floor": 0.1, "cooldown": 1, "threshold": 0.05}, "val_error", 1),
+    ({"mode": "max", "patience": 1, "factor": 0.3}, "val_error", 3),
+]
+
+
+@pytest.mark.parametrize(("parameters", "metric", "falls"), PLATEAUS)
+def test_a_plateau_falls_where_torchs_class_sees_the_validations_stall(
+    parameters: dict[str, Any], metric: str, falls: int
+) -> None:
+    """It is shown the validations that the trial reported: of the study's metric, and which way that improves."""
+    shown = plateau_figures({"parameters": parameters}, {"metric": metric})
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.2)
+    given = {**{"patience": 2}, **parameters, "min_lr": 0.2 * parameters.get("floor", 0.0)}
+    given.pop("floor", None)
+    scheduler = ReduceLROnPlateau(optimizer, **given)
+    expected = []
+    for validation in shown["metrics"]:
+        expected += [optimizer.param_groups[0]["lr"]] * 5
+        scheduler.step(validation[metric])
+    assert [lr for _, lr, _ in shown["points"]] == expected
+    assert len(set(expected)) > falls
+
+
+def test_a_plateau_trains_as_plain_pytorch_does_and_keeps_the_ratios_between_groups() -> None:
+    """The LRs that were reported, set by hand in a plain loop, give the same losses."""
+    shown = plateau_figures({"parameters": {"patience": 0, "factor": 0.5}}, {})
+    lrs_shown = [lr for _, lr, _ in shown["points"]]
+    assert len(set(lrs_shown)) > 2
+    workload = regression(param_groups=two_groups)
+    expected = plain_losses(
+        workload,
+        lambda model: torch.optim.SGD(
+            [{**group, "lr": group.get("lr", 1.0)} for group in two_groups(model)], lr=1.0, momentum=0.9
+        ),
+        lambda optimizer: LambdaLR(optimizer, lambda step: lrs_shown[min(step, 59)]),
+    )
+    assert [loss for _, _, loss in shown["points"]] == pytest.approx(expected[:60], rel=0, abs=1e-6)
+
+
+def test_a_plateau_that_begins_again_falls_at_the_same_steps() -> None:
+    """As after a lost worker, or a killed driver: from its start, in a process that has trained other things."""
+    trial = {"parameters": {"patience": 0, "factor": 0.5}}
+    first = plateau_figures(trial, {})
+    cut_short = Training(regression(), make_task(), make_trial(lr_schedule="plateau", **trial), CPU)
+    cut_short.run()
+    assert plateau_figures(trial, {}) == first
 
 
 def test_momentum_is_not_switched_on_in_plain_sgd() -> None:
@@ -204,7 +289,7 @@ def test_lr_ratios_between_parameter_groups_are_kept_at_every_step() -> None:
 # --- reports ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("lr_schedule", list(SCHEDULES))
+@pytest.mark.parametrize("lr_schedule", BY_STEP)
 def test_points_hold_the_step_from_1_and_the_lr_of_the_schedule(lr_schedule: str) -> None:
     reports = train(regression(), trial=make_trial(lr_schedule=lr_schedule, max_steps=40))
     schedule = make_lr_schedule(lr_schedule, {}, 40)

@@ -402,7 +402,7 @@ class Config(_Model):
     confirm: Confirm = Confirm()
     optimizer: Optimizer = Optimizer.model_validate({})
     # The default is for studies in which all is fixed; it is refused elsewhere.
-    parameters: Parameters = Parameters(lr=LRRange(value=1.0), lr_schedule={"value": "constant"})
+    parameters: Parameters = Parameters.model_validate({"lr": {"value": 1.0}, "lr_schedule": {"value": "constant"}})
     fixed: Annotated[tuple[Fixed, ...], Strict(False)] = ()
     scaling: Scaling = Scaling()
     wandb: Wandb = Wandb()
@@ -442,8 +442,8 @@ def _checked(data: Any, places: Places) -> Config:
         config = Config.model_validate(plain)
     except ValidationError as error:
         raise first_error(map(_issue, error.errors(include_url=False)), places) from None
-    config = _with_stairs(_with_min_steps(config))
-    issues = [*_contradictions(config), *_schedule_issues(config), *_fixed_issues(config)]
+    config = _with_plateau_mode(_with_stairs(_with_min_steps(config)))
+    issues = [*_contradictions(config), *_schedule_issues(config), *_fixed_issues(config), *_plateau_issues(config)]
     if issues:
         raise first_error(issues, places)
     return config
@@ -516,6 +516,41 @@ def _with_stairs(config: Config) -> Config:
         return config
     ramp = ramp.model_copy(update={"stairs": min(STAIRS, ramp.steps)})
     return config.model_copy(update={"range_test": ramp})
+
+
+def _plateau_mode(config: Config) -> str:
+    return "max" if config.metric.goal == "maximize" else "min"
+
+
+def _with_plateau_mode(config: Config) -> Config:
+    """Where the metric is maximized, a `plateau` that does not say its mode gets it."""
+    mode, choices = _plateau_mode(config), config.parameters.lr_schedule
+    if mode == "min":  # the default
+        return config
+    fixed = tuple(
+        one.model_copy(update={"mode": mode}) if one.lr_schedule == "plateau" and "mode" not in one.parameters else one
+        for one in config.fixed
+    )
+    if "plateau" in choices:
+        choices = {**choices, "plateau": {"mode": Distribution(value=mode), **choices["plateau"]}}
+    parameters = config.parameters.model_copy(update={"lr_schedule": choices})
+    return config.model_copy(update={"parameters": parameters, "fixed": fixed})
+
+
+def _plateau_issues(config: Config) -> Iterator[Issue]:
+    """A `plateau` that waits for the metric to go the wrong way."""
+    mode, goal = _plateau_mode(config), config.metric.goal
+    path: FieldPath = ("parameters", "lr_schedule", "choices", "plateau", "mode")
+    drawn = config.parameters.lr_schedule.get("plateau", {}).get("mode")
+    given: list[tuple[FieldPath, Any]] = []
+    if drawn is not None:
+        given += [((*path, *place), value) for place, value in drawn.bounds_or_values().items()]
+    for i, one in enumerate(config.fixed):
+        if one.lr_schedule == "plateau" and "mode" in one.parameters:
+            given.append((("fixed", i, "mode"), one.parameters["mode"]))
+    for place, value in given:
+        if value != mode:
+            yield Issue(place, f"must be {mode} (got {shown(value)}, metric.goal is {goal}); or leave it out")
 
 
 def _contradictions(config: Config) -> Iterator[Issue]:

@@ -1,5 +1,6 @@
 """One conditional draw from the search space, inside the bounds that the range test found."""
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +49,9 @@ def _draw_lr(trial: Trial, how: LRRange, bounds: tuple[float, float]) -> float:
 def _draw(trial: Trial, name: str, how: Distribution) -> Any:
     if how.value is not None:
         return how.value
+    if how.values is not None and any(isinstance(value, list) for value in how.values):
+        # Optuna's choices are numbers and words: of lists it warns at every draw. They go by their text.
+        return json.loads(trial.suggest_categorical(name, [json.dumps(value) for value in how.values]))
     if how.values is not None:
         return trial.suggest_categorical(name, list(how.values))
     assert how.min is not None and how.max is not None

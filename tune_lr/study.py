@@ -508,7 +508,8 @@ def _fixed_spec(number: int, config: Config, index: int) -> TrialSpec:
 
 
 def _trained(spec: TrialSpec) -> tuple[Any, ...]:
-    return spec.lr_schedule, spec.lr, tuple(sorted(spec.parameters.items())), spec.seed
+    # As text: a parameter may be a list.
+    return spec.lr_schedule, spec.lr, json.dumps(spec.parameters, sort_keys=True), spec.seed
 
 
 def _open_journal(path: Path) -> JournalStorage:

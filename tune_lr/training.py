@@ -14,12 +14,13 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import Dataset, TensorDataset, default_collate
 
 from tune_lr.checks import global_batch_size
 from tune_lr.colossal import Boosted
 from tune_lr.lr_range_test import DivergenceDetector
-from tune_lr.lr_schedules import make_lr_schedule
+from tune_lr.lr_schedules import SCHEDULES, make_lr_schedule
 from tune_lr.optimizers import cycles_momentum, make_optimizer
 from tune_lr.trial import Report, Task, TrialSpec
 from tune_lr.workloads import Batch, Workload
@@ -48,7 +49,8 @@ class Training:
         seed_everything(trial.seed + self._rank)  # apart from here on: each rank draws its own dropout masks
 
         cycles = cycles_momentum(optimizer)
-        self._lr, self._momentum = _lr_of_step(trial, self.steps_per_epoch, cycles)
+        self._plateau = _plateau(trial)
+        self._lr, self._momentum = _lr_of_step(trial, self.steps_per_epoch, cycles, self._plateau)
         self.facts = {
             "batch_size": batch_size,
             "steps_per_epoch": self.steps_per_epoch,
@@ -81,6 +83,8 @@ class Training:
         if not diverged and self._trial.phase != "range_test":
             metrics = self.evaluate(self._workload.val_data, "val")
             diverged = not all(math.isfinite(metrics[name]) for name in ("val_loss", self._task.metric))
+            if self._plateau is not None and not diverged:
+                self._plateau.step(metrics[self._task.metric])  # the same on every rank
         over = diverged or self.step >= self._trial.max_steps
         if over and not diverged and self._trial.checkpoint and self._rank == 0:
             save_model(self._boosted.inner, Path(self._trial.checkpoint))
@@ -210,12 +214,26 @@ class _Explosion:
 
 
 def _lr_of_step(
-    trial: TrialSpec, steps_per_epoch: int, cycles: bool
+    trial: TrialSpec, steps_per_epoch: int, cycles: bool, plateau: ReduceLROnPlateau | None
 ) -> tuple[Callable[[int], float], Callable[[int], float | None]]:
     if trial.ramp:
         return trial.ramp.lr, lambda step: None
+    if plateau is not None:
+        return lambda step: float(plateau.optimizer.param_groups[0]["lr"]), lambda step: None
     schedule = make_lr_schedule(trial.lr_schedule, trial.parameters, trial.max_steps, steps_per_epoch=steps_per_epoch)
     return lambda step: schedule.lr(trial.lr, step), schedule.momentum if cycles else lambda step: None
+
+
+def _plateau(trial: TrialSpec) -> ReduceLROnPlateau | None:
+    """torch's class on an optimizer of its own, whose LR is the trial's; None where the LR is a function of the step.
+
+    It is made anew with the trial: one that is trained again from its start sees the same validations, and falls alike.
+    """
+    if trial.ramp or not SCHEDULES[trial.lr_schedule].by_metric:
+        return None
+    schedule = make_lr_schedule(trial.lr_schedule, trial.parameters, trial.max_steps)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=trial.lr)
+    return ReduceLROnPlateau(optimizer, **schedule.arguments(trial.lr))
 
 
 def _param_groups(workload: Workload, model: nn.Module) -> list[dict[str, Any]]:

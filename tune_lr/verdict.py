@@ -1,5 +1,6 @@
 """Who has won, and how sure one can be. Pure: rows of trials in, a verdict out."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -103,7 +104,8 @@ def mean_interval(values: Sequence[float]) -> Interval | None:
 
 
 def _configuration(row: TrialRow) -> tuple[Any, ...]:
-    return row.lr_schedule, row.lr, tuple(sorted(row.parameters.items()))
+    # As text: a parameter may be a list.
+    return row.lr_schedule, row.lr, json.dumps(row.parameters, sort_keys=True)
 
 
 def _whole(confirmations: Sequence[TrialRow], metric: str) -> bool:
