@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tune_lr.errors import InputError
-from tune_lr.lr_range_test import DivergenceDetector, LRBounds, Ramp, find_lr_bounds, smooth
+from tune_lr.lr_range_test import DivergenceDetector, LRBounds, Ramp, find_lr_bounds, read_curve, smooth
 
+DATA = Path(__file__).parent / "data"
 LRS = np.geomspace(1e-5, 10, 300)
 BEST = 0.05
 Curve = tuple[np.ndarray, np.ndarray]
@@ -92,6 +94,23 @@ def assert_same(first: LRBounds, second: LRBounds, factor: float = 1.0) -> None:
 )
 def test_ramp_at_every_step(ramp: Ramp, expected: list[float]) -> None:
     assert [ramp.lr(step) for step in range(ramp.steps)] == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_exponential_ramp_is_the_base_2_one_at_every_step() -> None:
+    # 2 ** (log2 low + (log2 high - log2 low) * batch / batches), over 30 epochs of 31 batches. It stops one batch short
+    # of `high`: the ramp that takes the same steps has one more.
+    low, high, batches = math.log2(1e-5), math.log2(10), 30 * 31
+    ramp = Ramp(1e-5, 10, batches + 1)
+    shown = [ramp.lr(batch) for batch in range(batches)]
+    assert shown == pytest.approx([2 ** (low + (high - low) * batch / batches) for batch in range(batches)], rel=1e-12)
+
+
+def test_a_staircase_multiplies_between_epochs_and_holds_within() -> None:
+    epochs, batches = 30, 31
+    ramp = Ramp(1e-5, 1e-5 * 1.5 ** (epochs - 1), epochs * batches, "staircase", epochs)
+    shown = [ramp.lr(step) for step in range(ramp.steps)]
+    assert shown == pytest.approx([1e-5 * 1.5 ** (step // batches) for step in range(ramp.steps)], rel=1e-12)
+    assert len(set(shown)) == epochs
 
 
 @given(
@@ -290,6 +309,27 @@ def test_other_ramps_read_alike(ramp: Ramp) -> None:
     assert abs(math.log10(suggestion / reference)) < 0.3
 
 
+# LeNet-5 on 4,000 digits, batch 128, SGD with momentum 0.9: its best constant LR is 0.18, its best cyclic peak 0.56.
+@pytest.mark.parametrize("name", ["staircase", "linear"])
+def test_real_curves_of_other_ramps_are_read_rightly(name: str) -> None:
+    bounds = find_lr_bounds([read_curve(DATA / f"lenet5_{name}.csv")])
+    assert bounds.status == "ok" and bounds.low is not None and bounds.high is not None
+    assert bounds.low < 0.18 < 0.56 <= bounds.high
+    assert bounds.suggestion is not None and 0.18 / 3 < bounds.suggestion < 0.18 * 3
+
+
+def test_few_steps_at_low_lrs_are_said_to_leave_the_lower_end_unsure() -> None:
+    reasons = [find_lr_bounds([read_curve(DATA / f"lenet5_{name}.csv")]).reason for name in ("linear", "staircase")]
+    assert ["only 13 steps had a lower LR" in reason for reason in reasons] == [True, False]
+
+
+def test_the_real_staircase_is_30_stairs_of_31_steps() -> None:
+    lrs, losses = read_curve(DATA / "lenet5_staircase.csv")
+    ramp = Ramp(1e-5, 1e-5 * 1.5**29, 930, "staircase", 30)
+    assert lrs == pytest.approx([ramp.lr(step) for step in range(len(lrs))], rel=1e-5)
+    assert len(lrs) > 900 and DivergenceDetector().update(losses) == len(losses) - 1
+
+
 def test_replicates_on_different_lrs_are_pooled() -> None:
     bounds = find_lr_bounds([curve(), curve(seed=1, lrs=np.geomspace(1e-4, 10, 200)), curve(seed=2)])
     assert_close = find_lr_bounds([curve(), curve(seed=1), curve(seed=2)])
@@ -308,15 +348,21 @@ def test_intervals_span_the_replicates() -> None:
 
 # --- laws ---
 
+RAMPS = {
+    "exponential": LRS,
+    "linear": np.linspace(1e-5, 10, 300),
+    "staircase": np.repeat(np.geomspace(1e-5, 10, 30), 10),
+}
 curve_sets = st.builds(
-    lambda seed, count, noise, after, best: [
-        curve(seed=seed + k, noise=noise, after=after, best=best) for k in range(count)
+    lambda seed, count, noise, after, best, ramp: [
+        curve(seed=seed + k, noise=noise, after=after, best=best, lrs=RAMPS[ramp]) for k in range(count)
     ],
     st.integers(0, 10_000),
     st.integers(1, 3),
     st.sampled_from([0.01, 0.1, 1.0]),
     st.sampled_from(["explodes", "dies", "climbs", "stays"]),
     st.floats(1e-3, 0.5),
+    st.sampled_from(list(RAMPS)),
 )
 wild_losses = st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=1, max_size=60)
 
@@ -428,3 +474,60 @@ def test_the_smoothed_curve_is_closer_to_the_truth_than_the_noisy_one() -> None:
 def test_curves_that_contradict_themselves_are_refused(curves: list[Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         find_lr_bounds(curves)
+
+
+# --- curves measured elsewhere ---
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "step,lr,loss\n1,1e-5,2.3\n2,1e-4,nan\n",
+        "lr,loss\n1e-5,2.3\n1e-4,nan\n",
+        "\ufeffloss,step, lr \r\n2.3,1,0.00001\r\nNaN,2,0.0001\r\n",  # as a spreadsheet writes it
+        "step,lr,loss,val_loss\n1,1e-5,2.3,\n\n2,1e-4,nan,2.1",
+    ],
+)
+def test_a_curve_is_read_whatever_else_its_file_holds(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "curve.csv"
+    file.write_bytes(text.encode())
+    lrs, losses = read_curve(file)
+    assert lrs == [1e-5, 1e-4]
+    assert losses == pytest.approx([2.3, math.nan], nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, ": cannot be read (No such file or directory); give a CSV file with the columns step, lr, loss"),
+        (b"\x89PNG\r\n\x1a\n\xff\xfe", ": cannot be read (it is no CSV file)"),
+        (b"", ":1 lr: no such column (got nothing); allowed are step, lr, loss"),
+        (
+            b"step,learning_rate,loss\n",
+            ":1 lr: no such column (got step, learning_rate, loss); allowed are step, lr, loss",
+        ),
+        (
+            b"step,lr,los\n",
+            ":1 loss: no such column (got step, lr, los); did you mean 'los'?; allowed are step, lr, loss",
+        ),
+        (b"step,lr,loss\n", ": holds no steps; each line after the first is one step: step, lr, loss"),
+        (b"step,lr,loss\n1,0.1,2\n2,x,2\n", ":3 lr: must be a number (got 'x'); a loss may be nan or inf"),
+        (b"step,lr,loss\n1,0.1\n", ":2 loss: must be a number (got ''); a loss may be nan or inf"),
+        (b"step,lr,loss\n1,0,2\n", ":2 lr: must be positive and finite (got 0)"),
+        (b"step,lr,loss\n1,nan,2\n", ":2 lr: must be positive and finite (got nan)"),
+        (
+            b"step,lr,loss\n1,0.1,2\n2,0.2,2\n3,0.1,2\n",
+            ":4 lr: must not fall from one step to the next (got 0.1 after 0.2); write each replicate into",
+        ),
+    ],
+)
+def test_a_file_that_holds_no_curve_is_refused_with_its_line(
+    content: bytes | None, expected: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "curve.csv"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        read_curve(file)
+    assert str(caught.value).startswith(f"{file}{expected}")
+    assert len(str(caught.value).splitlines()) == 1

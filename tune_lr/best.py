@@ -5,6 +5,7 @@ from statistics import fmean
 from typing import Any
 
 from tune_lr.lr_schedules import make_lr_schedule
+from tune_lr.optimizers import colossalai_class
 from tune_lr.study import Study
 from tune_lr.verdict import Finalist
 
@@ -48,8 +49,12 @@ def code(study: Study, finalist: Finalist) -> str:
     arguments = {"lr": finalist.lr, **config.optimizer.args}
     lines = schedule.code(finalist.lr, cycle_momentum=facts["cycles_momentum"]).rstrip()
     settings = ", ".join(f"{name}={tuple(v) if isinstance(v, list) else v!r}" for name, v in arguments.items())
+    name, imports = f"torch.optim.{facts['optimizer']}", "import torch\n"
+    colossal = colossalai_class(config.optimizer.name)
+    if colossal:
+        name, imports = colossal, f"{imports}from colossalai.nn.optimizer import {colossal}\n"
     return (
-        f"import torch\n\noptimizer = torch.optim.{facts['optimizer']}(model.parameters(), {settings})\n"
+        f"{imports}\noptimizer = {name}(model.parameters(), {settings})\n"
         f"{lines.removeprefix('import torch').lstrip()}\n"
     )
 

@@ -3,11 +3,12 @@
 import torch
 from torch import nn
 
-from tune_lr.errors import InputError
+from tune_lr.errors import InputError, one_line
 from tune_lr.lr_schedules import make_lr_schedule
 from tune_lr.optimizers import make_optimizer
 from tune_lr.trial import Task, TrialSpec
 from tune_lr.workloads import Workload
+from tune_lr.workloads.first_batch import check_first_batch
 
 
 def global_batch_size(workload: Workload, task: Task) -> int:
@@ -28,7 +29,23 @@ def check_task(workload: Workload, task: Task, trial: TrialSpec) -> None:
         raise InputError(
             f"metric.name: the workload does not measure it (got {task.metric!r}); it has {', '.join(known)}"
         )
-    probe = nn.Parameter(torch.zeros(1))
-    make_optimizer(task.optimizer, task.optimizer_args, [{"params": [probe]}])
+    _check_optimizer(task)
     if not trial.ramp and trial.lr_schedule:
         make_lr_schedule(trial.lr_schedule, trial.parameters, trial.max_steps, steps_per_epoch=items // batch_size)
+    if task.plugin == "ddp":  # the others are for models that one process may not hold
+        unused = bool(task.plugin_args.get("find_unused_parameters"))
+        check_first_batch(workload, batch_size // task.workers, unused)
+
+
+def _check_optimizer(task: Task) -> None:
+    """Takes one step with it: some arguments are refused only there."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    parameters = [nn.Parameter(torch.ones(shape, device=device)) for shape in ((2, 2), (2,))]
+    optimizer = make_optimizer(task.optimizer, task.optimizer_args, [{"params": parameters}])
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    try:
+        optimizer.step()
+    except Exception as error:
+        what = f"{type(optimizer).__name__} cannot take a step with its arguments: {one_line(error)}"
+        raise InputError(f"optimizer: {what} (got {dict(task.optimizer_args)!r})") from None

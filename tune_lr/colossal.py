@@ -22,6 +22,7 @@ with warnings.catch_warnings():  # of its own dependencies, nothing that a user 
     from colossalai.booster.plugin.torch_ddp_plugin import TorchDDPModel
     from colossalai.interface import ModelWrapper, OptimizerWrapper
     from colossalai.logging import disable_existing_loggers
+    from colossalai.nn import optimizer as optimizers
 
 
 class CPUDDPPlugin(TorchDDPPlugin):  # type: ignore[misc]
@@ -54,6 +55,12 @@ def launch(rank: int, world_size: int, host: str, port: int) -> None:
 
 def device() -> torch.device:
     return torch.device(get_accelerator().get_current_device())
+
+
+def optimizer_class(name: str) -> type[Optimizer]:
+    """One of ColossalAI's own optimizers, by the name of its class."""
+    cls: type[Optimizer] = getattr(optimizers, name)
+    return cls
 
 
 def check_plugin(name: str, arguments: Mapping[str, Any]) -> None:
