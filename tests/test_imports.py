@@ -10,11 +10,16 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "tune_lr"
 
+# Named by a YAML, not imported.
+WORKLOADS = {f"workloads.{name}" for name in ("lenet5", "digits", "gpt_bytes", "resnet18_cifar10")}
 # Who imports a dependency, function bodies included. It changes on purpose only.
 USERS = {
     "ray": {"slots", "trainable", "workers", "cluster"},
-    "torch": {"training", "colossal", "checks", "optimizers", "workers", "workloads", "workloads.lenet5"},
-    "torchvision": {"workloads.lenet5"},
+    "torch": {"training", "colossal", "checks", "optimizers", "workers", "workloads"}
+    | WORKLOADS
+    | {"workloads.first_batch"},
+    "torchvision": {"workloads.lenet5", "workloads.resnet18_cifar10"},
+    "transformers": {"workloads.gpt_bytes"},
     "colossalai": {"colossal"},
     "safetensors": {"training"},
     "wandb": {"tracking"},
@@ -22,7 +27,6 @@ USERS = {
     "pydantic": {"config"},
     "pydantic_core": {"config"},
     "yaml": {"yaml_file", "study_dir", "report"},
-    "plotly": {"report"},
     "matplotlib": {"plots"},
     "rich": {"cli", "terminal"},
     "scipy": {"verdict"},
@@ -38,6 +42,7 @@ FREE_OF = {
     "tracking": {"torch", "ray", "wandb", "optuna"},
     "search": {"torch", "ray", "wandb", "argparse"},
     "study": {"torch", "ray", "wandb"},
+    "status": {"torch", "ray", "wandb"},
     "study_dir": {"torch", "ray", "wandb", "optuna", "numpy", "pydantic"},
     "report": {"torch", "ray", "wandb", "optuna"},
     "lr_range_test": {"torch", "ray", "optuna", "pydantic"},
@@ -50,10 +55,8 @@ FREE_OF = {
     "training": {"ray", "wandb", "optuna"},
     "colossal": {"ray", "wandb", "optuna"},
     "checks": {"ray", "wandb", "optuna", "colossalai"},
-    "workloads.lenet5": {"ray", "wandb", "optuna", "colossalai"},
-}
-# Run by their names, not imported: the command, and the workload that a YAML names.
-ENTRIES = {"cli", "workloads.lenet5"}
+} | {workload: {"ray", "wandb", "optuna", "colossalai"} for workload in WORKLOADS}
+ENTRIES = {"cli"} | WORKLOADS
 
 
 def name_of(path: Path) -> str:

@@ -5,6 +5,7 @@ import platform
 import signal
 import socket
 import sys
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from tune_lr.cluster import Hardware
 
 PACKAGES = ("tune-lr", "ray", "optuna", "colossalai", "torch", "torchvision", "wandb", "numpy")
+# How often a driver looks whether somebody wants it to stop.
+STOP_POLL_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ def run(
     Raises TuneLRError; Interrupted after SIGINT or SIGTERM. Whatever ends it, what was finished stands on disk.
     """
     with directory.lock():
+        directory.stop_file.unlink(missing_ok=True)  # of a driver before this one
         record = directory.read_resumable()
         config = parse_config(record["config"], source=str(directory.study_yaml))
         study = Study(config, directory, observers=observers, phases=record["phases"], strict=strict)
@@ -78,13 +82,11 @@ def run(
         with (
             open(directory.driver_log, "a") as log,
             redirect_stdout(log),  # Ray prints what befalls a worker; whoever shows progress holds the old one
-            cluster.connected(address) as hardware,
+            cluster.connected(address, task.python_path),
             _interruptible(study, directory),  # after Ray has set its own handlers
+            _stoppable(directory),
         ):
-            slots = cluster.count_slots(task, config.scaling.max_concurrent)
-            if on_cluster is not None:
-                on_cluster(slots, hardware)
-            cluster.run(study, task, slots)
+            cluster.run(study, task, config.scaling.max_concurrent, on_cluster)
         if study.error is not None:
             raise study.error
         return finish(study)
@@ -102,7 +104,7 @@ def report(directory: StudyDir) -> Outcome:
 
 def finish(study: Study) -> Outcome:
     """Judges what there is and writes the derived files."""
-    from tune_lr.report import write_report  # now, not before the workers start: plotly and matplotlib take a second
+    from tune_lr.report import write_report  # now, not before the workers start: matplotlib takes a second
 
     directory, rows = study.directory, study.rows()
     directory.write_rows(rows)
@@ -158,6 +160,27 @@ def _interruptible(study: Study, directory: StudyDir) -> Iterator[None]:
             signal.signal(number, handler)
     if received:
         raise Interrupted(f"interrupted; go on with: tune-lr resume {directory.root}", received[0])
+
+
+@contextmanager
+def _stoppable(directory: StudyDir) -> Iterator[None]:
+    """Takes the file that `tune-lr stop` leaves, here or on another host that shares the storage, for a SIGTERM."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(STOP_POLL_S):
+            if directory.stop_file.exists():
+                directory.stop_file.unlink(missing_ok=True)
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    thread = threading.Thread(target=watch, name="tune-lr-stop", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()  # before the handlers are taken down: no SIGTERM comes later
 
 
 def _version(package: str) -> str:
