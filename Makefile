@@ -1,13 +1,14 @@
 # make search   the main job: installs what is missing, then finds the LR schedule and the LR for LeNet-5 on MNIST
 # make test     installs what is missing, then runs the tests
 # make check    linter, formatter, type checker
+# make netns    a study over two hosts, made of network namespaces (Linux, root)
 # make lock     resolves requirements.lock anew from pyproject.toml
 
 PYTHON ?= python3.11
 BIN := .venv/bin
 SPACE ?= lenet5_mnist
 
-.PHONY: search test check lock format bench
+.PHONY: search test check lock format bench netns
 
 search: .venv/installed
 	$(BIN)/tune-lr search $(SPACE)
@@ -28,6 +29,10 @@ format: .venv/installed
 bench: .venv/installed
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/grid.py
+
+# A study over two hosts that are network namespaces of this machine; says why where they are not allowed.
+netns: .venv/installed
+	$(BIN)/python tests/netns.py
 
 lock: .venv/installed
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

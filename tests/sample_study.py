@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,19 @@ FIRST_SEARCH = 3  # trials 0 to 2 are the ramps
 FIRST_CONFIRM = FIRST_SEARCH + len(SEARCH)
 
 
-def write_sample_study(root: Path, best: bool = True, bounds: bool = True) -> StudyDir:
+# label, lr_schedule, lr, parameters
+FIXED: list[tuple[str, str, float, dict[str, Any]]] = [
+    ("gamma 0.3", "step", 0.2, {"step_size": 0.3, "gamma": 0.3}),
+    ("gamma 0.5", "step", 0.2, {"step_size": 0.3, "gamma": 0.5}),
+    ("gamma 0.8", "step", 0.2, {"step_size": 0.3, "gamma": 0.8}),
+    ("peak 0.1", "onecycle", 0.1, {"pct_start": 0.3}),
+    ("peak 0.4", "onecycle", 0.4, {"pct_start": 0.3}),
+]
+FIRST_FIXED = FIRST_CONFIRM + len(CONFIRM)
+
+
+def write_sample_study(root: Path, best: bool = True, bounds: bool = True, fixed: bool = False) -> StudyDir:
+    """`fixed` adds the configurations of FIXED, trained beside the searched ones."""
     study = StudyDir(root)
     study.create(
         {
@@ -97,6 +110,11 @@ def write_sample_study(root: Path, best: bool = True, bounds: bool = True) -> St
         rows.append(_trial(study, number, "search", name, lr, state, steps, seed=0))
     for number, (name, lr, seed) in enumerate(CONFIRM, FIRST_CONFIRM):
         rows.append(_trial(study, number, "confirm", name, lr, "complete", STEPS, seed))
+    if fixed:
+        for number, (label, name, lr, parameters) in enumerate(FIXED, FIRST_FIXED):
+            row = _trial(study, number, "search", name, lr, "complete", STEPS, seed=0, parameters=parameters)
+            rows.append(replace(row, label=label))
+    rows = _timed(rows)
     study.write_rows(rows)
     if bounds:
         study.write_json(
@@ -111,6 +129,18 @@ def write_sample_study(root: Path, best: bool = True, bounds: bool = True) -> St
     return study
 
 
+def _timed(rows: list[TrialRow]) -> list[TrialRow]:
+    """Two slots, each trial on the one that is free first; a phase begins when the one before has ended."""
+    free, timed = [0.0, 0.0], []
+    for phase in ("range_test", "search", "confirm"):
+        for row in (row for row in rows if row.phase == phase):
+            slot = free.index(min(free))
+            timed.append(replace(row, slot=slot, started_s=round(free[slot], 3)))
+            free[slot] += row.duration_s + 0.1
+        free = [max(free)] * 2
+    return sorted(timed, key=lambda row: row.number)
+
+
 def _ramp(study: StudyDir, number: int) -> TrialRow:
     random = np.random.default_rng(number)
     study.start_curve(study.range_curve(number), RANGE_CURVE_COLUMNS)
@@ -121,19 +151,28 @@ def _ramp(study: StudyDir, number: int) -> TrialRow:
         burst = 0.6 * max(0.0, math.log10(lr / 0.9)) ** 2 * 8
         points.append((step, lr, 2.31 - fall + burst + float(random.normal(0, 0.05 + 0.1 * fall / 2))))
     study.append_curve(study.range_curve(number), points)
-    return TrialRow(
-        number, "range_test", "complete", "ramp", 10.0, {}, number, steps, {}, 2.1, 0.3 * number, number % 2
-    )
+    return TrialRow(number, "range_test", "complete", "ramp", 10.0, {}, number, steps, {}, 2.1)
 
 
 def _trial(
-    study: StudyDir, number: int, phase: str, name: str, lr: float, state: str, steps: int, seed: int
+    study: StudyDir,
+    number: int,
+    phase: str,
+    name: str,
+    lr: float,
+    state: str,
+    steps: int,
+    seed: int,
+    parameters: dict[str, Any] | None = None,
 ) -> TrialRow:
+    parameters = PARAMETERS[name] if parameters is None else parameters
     random = np.random.default_rng([seed, number])
-    factor = [SHAPES[name](step / STEPS) for step in range(STEPS)]
+    gamma = parameters.get("gamma")
+    shape = SHAPES[name] if gamma is None else lambda t: gamma ** int(t / 0.3)
+    factor = [shape(step / STEPS) for step in range(STEPS)]
     progress = np.cumsum(np.minimum(np.array(factor) * lr, 0.5))
     columns = (*CURVE_COLUMNS, "val_loss", "val_accuracy")
-    study.start_trial(number, {"lr_schedule": name, "lr": lr, **PARAMETERS[name]})
+    study.start_trial(number, {"lr_schedule": name, "lr": lr, **parameters})
     study.start_curve(study.curve(number), columns)
     points, metrics = [], {}
     for step in range(steps):
@@ -150,22 +189,19 @@ def _trial(
         points.append(point)
     study.append_curve(study.curve(number), points)
     reasons = {"diverged": "loss 64.1 at step 48", "failed": "worker died three times", "pruned": "rung 62"}
-    parameters = {f"{name}.{key}": value for key, value in PARAMETERS[name].items()}
-    started = 4 + 2.9 * (number // 2)
+    qualified = {f"{name}.{key}": value for key, value in parameters.items()}
     return TrialRow(
         number,
         phase,
         state,
         name,
         lr,
-        parameters,
+        qualified,
         seed,
         steps,
         metrics,
         steps * 0.0093,
-        started,
-        number % 2,
-        reasons.get(state, ""),
+        reason=reasons.get(state, ""),
     )
 
 
@@ -178,7 +214,8 @@ def _best(rows: list[TrialRow]) -> dict[str, Any]:
         finalists.append(
             {
                 "lr_schedule": name, "lr": lr, "parameters": PARAMETERS[name], "trial": trial, "mean": mean,
-                "interval": [mean - half, mean + half], "values": values, "confirm_trials": [row.number for row in own],
+                "interval": [mean - half, mean + half], "values": values, "seeds": [row.seed for row in own],
+                "confirm_trials": [row.number for row in own],
             }
         )  # fmt: skip
     winner, second = finalists

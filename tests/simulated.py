@@ -76,7 +76,7 @@ def noise(*key: Any) -> float:
 def loss(lr: float, lr_schedule: str, step: int, seed: int) -> float:
     """Falls with the steps, is lowest at BEST_LR, and differs a little from seed to seed."""
     distance = math.log10(lr / BEST_LR)
-    floor = 0.1 + OFFSETS[lr_schedule] + 0.4 * distance**2
+    floor = 0.1 + OFFSETS.get(lr_schedule, 0.2) + 0.4 * distance**2
     return floor + 2.2 * math.exp(-step / 3) + 0.005 * noise(lr, lr_schedule, seed)
 
 

@@ -12,6 +12,8 @@ import pytest
 
 from studies import tune_lr
 from tune_lr.cli import main
+from tune_lr.config import load_config
+from tune_lr.lr_range_test import LRBounds, find_lr_bounds, read_curve
 from tune_lr.lr_schedules import SCHEDULES
 from tune_lr.study_dir import StudyDir
 
@@ -40,14 +42,17 @@ RUN = CLUSTER | {
 }
 OPTIONS = {
     "search": {"--set", "--num-trials", "--max-steps"} | RUN,
-    "range-test": {"--set"} | RUN,
+    "range-test": {"--set", "--from", "--json"} | RUN,
     "resume": {"--num-trials"} | CLUSTER,
     "report": set(),
-    "schedules": set(),
-    "check": {"--set"},
+    "status": {"--json"},
+    "stop": set(),
+    "schedules": {"--png"},
+    "check": {"--set", "--address"},
 }
 ARGUMENTS = {
     "search": "[SPACE]", "range-test": "[SPACE]", "resume": "STUDY_DIR", "report": "STUDY_DIR",
+    "status": "STUDY_DIR", "stop": "STUDY_DIR",
     "schedules": "[NAME ...]", "check": "[SPACE]",
 }  # fmt: skip
 
@@ -173,6 +178,75 @@ def test_an_unknown_schedule_is_refused(capsys: pytest.CaptureFixture[str]) -> N
     code, error = refusal(capsys, "schedules", "step", "cosin")
     known = ", ".join(SCHEDULES)
     assert (code, error) == (2, f"schedules: no LR schedule 'cosin'; did you mean 'cosine'?; known: {known}")
+
+
+# --- range-test --from ------------------------------------------------------------------------------------------------
+
+CURVE = Path(__file__).parent / "data" / "lenet5_staircase.csv"
+FLAT = "step,lr,loss\n" + "".join(f"{step},{1e-5 * 1.1**step},2.3\n" for step in range(60))
+
+
+def test_curves_measured_elsewhere_are_read_without_torch_or_ray() -> None:
+    code, loaded, out, err = fresh(["range-test", "--from", str(CURVE)])
+    assert (code, loaded, err) == (0, [], "")
+    first, reason, under, line = out.splitlines()
+    assert re.fullmatch(r"LR bounds: \S+ to \S+, suggestion \S+", first)
+    assert reason.startswith("  the loss is lowest at LRs from ") and under == "for a search space, under parameters:"
+    Path("space.yaml").write_text(SPACE.replace("  lr: {min: 0.01, max: 0.1}", line))
+    lr = load_config("space.yaml").parameters.lr
+    assert first.startswith(f"LR bounds: {lr.min:.3g} to {lr.max:.3g}, ")
+
+
+def test_replicates_and_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["range-test", "--json", "--from", str(CURVE), str(CURVE), "--from", str(CURVE)]) == 0
+    bounds = LRBounds.from_dict(json.loads(capsys.readouterr().out))
+    assert bounds == find_lr_bounds([read_curve(CURVE)] * 3)
+    assert bounds.status == "ok" and bounds.replicates == 3
+
+
+def test_curves_without_an_answer_say_so_and_end_with_5_where_that_is_asked_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("flat.csv").write_text(FLAT)
+    assert main(["range-test", "--from", "flat.csv"]) == 0
+    title, reason = capsys.readouterr().out.splitlines()
+    assert title == "no LR bounds (no_descent)" and reason.startswith("  the loss does not fall")
+    assert main(["range-test", "--from", "flat.csv", "--json", "--strict"]) == 5
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["status"] == "no_descent"
+    assert shown.err.startswith("error: the LR range test abstained (no_descent): ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--from", "none.csv"], "none.csv: cannot be read (No such file or directory); give a CSV file with"),
+        (["--from", "space.yaml"], "space.yaml:1 lr: no such column"),
+        (["space.yaml", "--from", str(CURVE)], "--from: reads curves and trains nothing; leave out SPACE and --set"),
+        (["--from", str(CURVE), "--set", "seed=1"], "--from: reads curves and trains nothing; leave out SPACE and --s"),
+    ],
+)
+def test_what_is_no_curve_is_refused(arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, error = refusal(capsys, "range-test", *arguments)
+    assert code == 2 and error.startswith(expected)
+
+
+@pytest.mark.parametrize(("name", "noted"), [("AdaGrad", True), ("adafactor", True), ("sgd", False)])
+def test_an_optimizer_that_a_range_test_does_not_suit_is_noted_in_the_plan(
+    name: str, noted: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lr = "parameters.lr={min: range_test, max: range_test}"
+    assert main(["check", "space.yaml", "--set", f"optimizer.name={name}", "--set", lr]) == 0
+    assert (f"note: {name}".lower() in capsys.readouterr().out.lower()) is noted
+    assert main(["check", "space.yaml", "--set", f"optimizer.name={name}"]) == 0  # the LRs are numbers
+    assert "note:" not in capsys.readouterr().out
+
+
+def test_the_plan_shows_the_shape_of_the_ramp(capsys: pytest.CaptureFixture[str]) -> None:
+    lr = "parameters.lr={min: range_test, max: range_test}"
+    for ramp, expected in (("{mode: staircase}", "to 10, 30 stairs"), ("{mode: linear}", "to 10, linear")):
+        assert main(["check", "space.yaml", "--set", lr, "--set", f"range_test={ramp}"]) == 0
+        assert f"3 ramps of 300 steps, LR 1e-05 {expected}" in capsys.readouterr().out
 
 
 # --- input that is refused before anything starts ---------------------------------------------------------------------

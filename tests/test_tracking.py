@@ -12,7 +12,18 @@ from tune_lr.config import Config, parse_config
 from tune_lr.errors import InputError
 from tune_lr.lr_range_test import LRBounds, Ramp
 from tune_lr.study_dir import StudyDir, TrialRow
-from tune_lr.tracking import CLOSE_TIMEOUT_S, WandbTracker, choose_mode, has_key
+from tune_lr.tracking import (
+    CLOSE_TIMEOUT_S,
+    MAX_POINTS,
+    Row,
+    Thinner,
+    WandbTracker,
+    choose_mode,
+    find_key,
+    has_key,
+    run_name,
+    server_url,
+)
 from tune_lr.trial import Report, TrialSpec
 from wandb_files import Run, read_run, read_runs
 
@@ -153,7 +164,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Run]]:
         tracker.close()
         assert tracker.trouble == ""
         assert tracker.mode == "offline"
-        assert tracker.sync_command == f"wandb sync {directory.wandb}/offline-run-*"
+        assert tracker.sync_command == f"tune-lr sync {directory.root}"
         assert {path.name for path in folder.iterdir() if "wandb" in path.name} == set()  # all is in the study
         yield read_runs(directory.wandb)
 
@@ -208,7 +219,16 @@ def test_the_summary_holds_how_the_trial_ended(runs: dict[str, Run]) -> None:
     summary = runs["abcd1234-0001"].summary
     assert (summary["state"], summary["steps"]) == ("complete", 20)
     assert summary["val_loss"] == FED[1][2][-1].metrics["val_loss"]
-    assert (runs["abcd1234-0003"].summary["state"], runs["abcd1234-0003"].summary["steps"]) == ("diverged", 17)
+
+
+def test_divergence_is_marked_and_its_last_validation_is_no_result(runs: dict[str, Run]) -> None:
+    run = runs["abcd1234-0003"]
+    assert "diverged" in run.tags
+    assert {name: run.summary[name] for name in ("state", "steps", "diverged", "diverged_at")} == {
+        "state": "diverged", "steps": 17, "diverged": True, "diverged_at": 17,
+    }  # fmt: skip
+    assert "val_loss" not in run.summary
+    assert "diverged" not in runs["abcd1234-0001"].summary
 
 
 def test_a_trial_that_begins_again_leaves_one_run(study: StudyDir) -> None:
@@ -239,6 +259,73 @@ def test_a_call_that_makes_no_sense_is_noted_and_the_others_go_on(study: StudyDi
     tracker.close()
     assert tracker.trouble.startswith("KeyError")
     assert same(read_runs(study.wandb)["abcd1234-0001"].history, expected_rows(1))
+
+
+def test_a_fixed_configuration_goes_by_its_label(study: StudyDir) -> None:
+    """One of them may be a ramp, which is trained and validated as any other."""
+    ramp = TrialSpec(4, "search", 0, 20, lr=1.0, ramp=Ramp(0.01, 1.0, 20), label="as in the paper")
+    assert run_name(ramp) == "as in the paper #4"
+    tracker = WandbTracker(CONFIG, study, "abcd1234", "offline")
+    own = reports(1.0, 20)
+    tracker.trial_started(ramp)
+    for report in own:
+        tracker.trial_reported(ramp, report)
+    tracker.trial_ended(ramp, TrialRow(4, "search", "complete", "ramp", 1.0, {}, 0, 20, own[-1].metrics))
+    tracker.close()
+    assert tracker.trouble == ""
+    run = read_runs(study.wandb)["abcd1234-0004"]
+    assert (run.config["lr_schedule"], run.config["label"]) == ("ramp", "as in the paper")
+    assert sorted(run.tags) == ["complete", "fixed", "search"]
+    assert [row["train/step"] for row in run.history] == list(range(1, 21))
+    assert run.history[-1]["val/loss"] == own[-1].metrics["val_loss"]
+
+
+# --- very long runs ---------------------------------------------------------------------------------------------------
+
+
+def curve(steps: int) -> list[Row]:
+    """With a spike, a dip, a loss that is not finite, and a validation every 1,000 steps."""
+    rows: list[Row] = [{"train/step": s, "train/loss": 2 + 1e-3 * math.sin(s)} for s in range(1, steps + 1)]
+    rows[1234]["train/loss"], rows[2345]["train/loss"], rows[-2]["train/loss"] = 9.0, 0.5, math.inf
+    for row in rows[999::1000]:
+        row["val/loss"] = 1.0
+    return rows
+
+
+def thinned(rows: list[Row], max_steps: int, pieces: int) -> list[Row]:
+    thinner = Thinner(max_steps, "train/step", "train/loss")
+    size = math.ceil(len(rows) / pieces)
+    kept = [row for start in range(0, len(rows), size) for row in thinner.add(rows[start : start + size])]
+    return [*kept, *thinner.end()]
+
+
+def test_up_to_the_limit_every_point_is_kept() -> None:
+    rows = curve(MAX_POINTS)
+    assert thinned(rows, MAX_POINTS, 7) == rows
+
+
+@pytest.mark.parametrize("steps", [MAX_POINTS + 1, 40_001, 100_000])
+def test_beyond_it_points_are_left_out_and_no_extreme_is(steps: int) -> None:
+    rows = curve(steps)
+    kept = thinned(rows, steps, 13)
+    validated = [row for row in rows if "val/loss" in row]
+    assert len(kept) <= MAX_POINTS + len(validated) + 6
+    assert len(kept) >= MAX_POINTS / 3
+    by_step = {row["train/step"]: row for row in kept}
+    assert list(by_step) == sorted(by_step) and len(by_step) == len(kept)
+    assert all(by_step[row["train/step"]] is row for row in [rows[0], rows[1234], rows[2345], *rows[-2:], *validated])
+    every = math.ceil(steps / (MAX_POINTS // 2))
+    for start in range(2 * every - 1, steps - every, every):
+        losses = [row["train/loss"] for row in rows[start : start + every]]
+        own = [row["train/loss"] for row in kept if start < row["train/step"] <= start + every]
+        assert (min(own), max(own)) == (min(losses), max(losses))
+        if start > 50 * every:
+            break
+
+
+def test_what_is_left_out_does_not_depend_on_how_the_points_came() -> None:
+    rows = curve(20_000)
+    assert thinned(rows, 20_000, 1) == thinned(rows, 20_000, 7) == thinned(rows, 20_000, 20_000)
 
 
 # --- a server that does not answer ------------------------------------------------------------------------------------
@@ -277,7 +364,8 @@ def test_a_server_that_refuses_is_noted_and_the_rest_stays_offline(
     tracker, directory, seconds = refused
     assert seconds < CLOSE_TIMEOUT_S
     assert tracker.mode == "offline"
-    assert tracker.trouble.startswith("the server could not be reached, runs were kept offline")
+    assert tracker.trouble.startswith("runs were kept offline: http://127.0.0.1:")
+    assert "gives no answer (" in tracker.trouble
     for number in (1, 2, 3):
         (folder,) = directory.wandb.glob(f"offline-run-*-{number:04d}")
         assert same(read_run(folder).history, expected_rows(number))
@@ -353,11 +441,38 @@ def test_a_key_for_a_server_with_a_port_counts(home: Path, monkeypatch: pytest.M
     assert has_key()
 
 
+@pytest.mark.parametrize(
+    ("variable", "file", "expected"),
+    [
+        (None, None, "https://api.wandb.ai"),
+        (None, "[default]\nbase_url = https://w.example.org/\n", "https://w.example.org"),
+        ("http://127.0.0.1:8080", "[default]\nbase_url = https://w.example.org\n", "http://127.0.0.1:8080"),
+        (None, "base_url", "https://api.wandb.ai"),  # no settings file
+    ],
+)
+def test_where_the_server_is(
+    variable: str | None, file: str | None, expected: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if variable:
+        monkeypatch.setenv("WANDB_BASE_URL", variable)
+    if file:
+        (home / ".config" / "wandb").mkdir(parents=True)
+        (home / ".config" / "wandb" / "settings").write_text(file)
+    assert server_url() == expected
+    write_netrc(home / ".netrc", NETRC.format(expected.partition("//")[2]))
+    assert find_key() == KEY
+
+
 @pytest.mark.parametrize("asked", ["offline", "disabled"])
 def test_offline_and_disabled_are_taken_as_asked(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_mode(asked) == asked
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     assert choose_mode(asked) == asked
+
+
+def test_online_is_tried_where_no_server_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{closed_port()}")
     assert choose_mode("online") == "online"
 
 

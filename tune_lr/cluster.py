@@ -1,16 +1,21 @@
 """The Ray cluster: joins or starts one, counts its slots, and runs a study on it with Ray Tune."""
 
+import json
 import logging
 import os
+import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from tune_lr.errors import ResourceError, one_line
-from tune_lr.plan import check_address
+from tune_lr.errors import InputError, ResourceError, one_line
+from tune_lr.plan import Node, check_address, check_slots, slots_on
 from tune_lr.study import Study
 from tune_lr.trial import Task
 
@@ -34,7 +39,14 @@ logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 
 from tune_lr.slots import HoldingScheduler, Slots, StudySearcher, StudyStopper
 from tune_lr.trainable import SlotTrainable
-from tune_lr.workers import bundles
+from tune_lr.workers import SHIPPED, bundles
+
+# How often the nodes are counted while a study runs.
+NODES_POLL_S = 1.0
+# Python files are small; more than this is a folder that was not meant.
+MOST_SHIPPED_BYTES = 20_000_000
+# Where `ray up` leaves, on the head, what its autoscaler may start.
+AUTOSCALER_JSON = Path("~/ray_bootstrap_config.yaml")
 
 
 @dataclass(frozen=True)
@@ -56,48 +68,127 @@ def _check_answer(address: str) -> None:
 
 
 @contextmanager
-def connected(address: str | None) -> Iterator[Hardware]:
-    """Joins the cluster at `address` (auto or HOST:PORT), else at RAY_ADDRESS, else starts a local Ray."""
+def connected(address: str | None, python_path: Sequence[str] = ()) -> Iterator[None]:
+    """Joins the cluster at `address` (auto or HOST:PORT), else at RAY_ADDRESS, else starts a local Ray. Whoever joins
+    one sends along the Python files in `python_path`."""
     address = address or os.environ.get("RAY_ADDRESS")
     check_address(address)
     if address and address not in ("auto", "local"):
         _check_answer(address)
-    local: dict[str, Any] = {} if address else {"include_dashboard": False}
+    with tempfile.TemporaryDirectory(prefix="tune-lr-") as scratch:
+        how: dict[str, Any] = {} if address else {"include_dashboard": False}
+        if address and address != "local" and _collect(python_path, Path(scratch) / SHIPPED):
+            how["runtime_env"] = {"py_modules": [f"{scratch}/{SHIPPED}"]}
+        try:
+            ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **how)
+        except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
+            where = f"at {address}" if address else "here"
+            raise ResourceError(f"Ray cannot be reached or started {where}: {one_line(error)}") from None
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _collect(python_path: Sequence[str], target: Path) -> int:
+    """Copies the modules and packages in these folders, as Python would find them, and nothing but their *.py.
+    Returns their size in bytes."""
+    size = 0
+    target.mkdir()
+    for folder in map(Path, reversed(python_path)):  # what is found first is copied last
+        packages = [path.parent for path in folder.glob("*/__init__.py")]
+        for path in [*folder.glob("*.py"), *(path for package in packages for path in package.rglob("*.py"))]:
+            copy = target / path.relative_to(folder)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+            size += path.stat().st_size
+            if size > MOST_SHIPPED_BYTES:
+                raise InputError(
+                    f"{folder}: the Python files beside the YAML and in the current directory go to every node and are "
+                    f"too many (got more than {MOST_SHIPPED_BYTES // 10**6} MB); start it in the project's own folder"
+                )
+    return size
+
+
+def nodes() -> list[Node]:
+    """The nodes of the cluster, and those that its autoscaler may start."""
+    groups: Counter[str] = Counter()
+    present = []
+    for node in ray.nodes():
+        if node["Alive"]:
+            resources = node["Resources"]
+            present.append(Node(node["NodeManagerAddress"], resources.get("CPU", 0.0), resources.get("GPU", 0.0)))
+            groups[node["Labels"].get("ray.io/node-group", "")] += 1
+    return present + _startable(AUTOSCALER_JSON.expanduser(), groups)
+
+
+def _startable(path: Path, present: Mapping[str, int]) -> list[Node]:
+    """What the autoscaler that is configured in `path` may still start; nothing where that is not this cluster's.
+    `present` counts the nodes there are by their kind."""
     try:
-        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        where = f"at {address}" if address else "here"
-        raise ResourceError(f"Ray cannot be reached or started {where}: {one_line(error)}") from None
-    try:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        yield Hardware(len(nodes), sum(n.get("CPU", 0.0) for n in nodes), sum(n.get("GPU", 0.0) for n in nodes))
-    finally:
-        ray.shutdown()
+        config = json.loads(path.read_text())
+        kinds, head, most = config["available_node_types"], config["head_node_type"], config["max_workers"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    if not present.get(head):
+        return []
+    startable = [
+        Node(name, kind["resources"].get("CPU", 0.0), kind["resources"].get("GPU", 0.0), present=False)
+        for name, kind in kinds.items()
+        if name != head
+        for _ in range(kind["max_workers"] - present.get(name, 0))
+    ]
+    return startable[: max(0, most - sum(present.values()) + 1)]
 
 
 def count_slots(task: Task, most: int | None) -> int:
-    """How many trials fit at once. Raises ResourceError where not even one does: Tune would wait for ever."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    fitting = 0
-    for resources in nodes:
-        fit = resources.get("CPU", 0.0) / task.cpus_per_worker
-        if task.gpus_per_worker:
-            fit = min(fit, resources.get("GPU", 0.0) / task.gpus_per_worker)
-        fitting += int(fit)
-    if fitting < task.workers:
-        gpus = f" and {task.gpus_per_worker:g} GPU" if task.gpus_per_worker else ""
-        has = ", ".join(f"{n.get('CPU', 0):g} CPU and {n.get('GPU', 0):g} GPU" for n in nodes)
-        raise ResourceError(
-            f"the cluster cannot hold one trial: it wants {task.workers} workers "
-            f"of {task.cpus_per_worker} CPU{gpus} each; "
-            f"the cluster has {len(nodes)} node(s): {has}"
-        )
-    return min(fitting // task.workers, most or fitting)
+    """How many trials fit at once. Raises ResourceError where not even one does."""
+    there = nodes()
+    check_slots(there, task)
+    return slots_on(there, task, most)
 
 
-def run(study: Study, task: Task, slots: int) -> None:
-    """Runs a study to its end, or until it is stopped: one run of Tune for all phases, so that workers stay warm."""
-    together = Slots(study, task, slots)
+def hardware() -> Hardware:
+    present = [node for node in nodes() if node.present]
+    return Hardware(len(present), sum(node.cpus for node in present), sum(node.gpus for node in present))
+
+
+def free() -> tuple[float, float]:
+    """CPUs and GPUs that nobody uses now."""
+    resources = ray.available_resources()
+    return resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+
+
+class SlotCount:
+    """How many slots there are now. Nodes join and leave while a study runs, and `on_change` is told."""
+
+    def __init__(self, task: Task, most: int | None, on_change: Callable[[int, Hardware], None] | None) -> None:
+        self._task, self._most, self._on_change = task, most, on_change
+        self._count, self._next = 0, 0.0
+
+    def __call__(self) -> int:
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + NODES_POLL_S
+            count = slots_on(nodes(), self._task, self._most)
+            if count != self._count:
+                self._count = count
+                if self._on_change is not None:
+                    self._on_change(count, hardware())
+        return self._count
+
+
+def run(
+    study: Study,
+    task: Task,
+    most: int | None = None,
+    on_change: Callable[[int, Hardware], None] | None = None,
+) -> None:
+    """Runs a study to its end, or until it is stopped: one run of Tune for all phases, so that workers stay warm.
+
+    `most` limits the slots; `on_change` is told how many there are, at the start and when nodes have joined or left.
+    """
+    count_slots(task, most)
+    together = Slots(study, task, SlotCount(task, most, on_change))
     with tempfile.TemporaryDirectory(prefix="tune-lr-") as scratch:  # Tune insists on a place for its own files
         tuner = tune.Tuner(
             tune.with_resources(SlotTrainable, tune.PlacementGroupFactory(bundles(task), strategy="PACK")),
@@ -105,7 +196,7 @@ def run(study: Study, task: Task, slots: int) -> None:
                 search_alg=StudySearcher(together),
                 scheduler=HoldingScheduler(together),
                 num_samples=-1,
-                max_concurrent_trials=2 * slots,  # held trials count
+                max_concurrent_trials=10**6,  # StudySearcher limits them; without a number Tune starts one at a time
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(

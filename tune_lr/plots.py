@@ -1,26 +1,28 @@
-"""The charts of a study, each described once as a `Chart` and drawn twice: by `plotly()` for the report, by `png()`.
+"""The charts of a study, each described once as a `Chart` and drawn twice: by the report's page from what `drawing()`
+makes of it, and by `png()`.
 
-One colour per LR schedule everywhere: `schedule_style` is the only place that assigns them. The palette is Okabe and
-Ito's, which stays apart under every common colour blindness; black became grey and the yellow darker, so that both
-show on a white and on a dark page. Schedules beyond the eighth share a colour and differ in dash and marker.
+One colour per LR schedule everywhere: `schedule_style` is the only place that assigns them. The palette begins with
+Okabe and Ito's; grey stands for black and a dark red for yellow, so that all show on a white and on a dark page. Any
+two of the fourteen stay apart with normal sight and under protanopia and deuteranopia; those beyond the eighth are
+dashed besides.
 """
 
-import html
 import io
 import math
 import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
+from tune_lr import lr_schedules
 from tune_lr.lr_range_test import smooth
 from tune_lr.study_dir import TrialRow
 
@@ -29,16 +31,19 @@ Columns = Mapping[str, Array]
 
 SCHEDULES = (
     "constant", "step", "exponential", "cosine", "onecycle", "cyclic", "multistep", "cosine_restarts",
-    "polynomial", "linear", "inverse_sqrt", "wsd", "flat_anneal", "plateau",
+    "polynomial", "linear", "inverse_sqrt", "wsd", "flat_cosine", "plateau",
 )  # fmt: skip
-STAIRS = ("step", "multistep", "plateau", "constant")  # their LR jumps; it never slopes
+RAMP = "ramp"  # stands where an LR schedule's name does
 
-_GREY, _VERMILLION, _ORANGE, _BLUE, _GREEN, _PURPLE, _SKY, _YELLOW = (
-    "#7f7f7f", "#d55e00", "#e69f00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#b5a200",
+_GREY, _BLUE, _GREEN = "#8a9099", "#0072b2", "#009e73"
+_PALETTE = (
+    "#5f656d", "#d55e00", "#e69f00", "#0072b2", "#009e73", "#cc79a7", "#96180f", "#56b4e9",
+    "#d2004b", "#00c868", "#872d87", "#9678ff", "#5a00f0", "#b4b4a5",
 )  # fmt: skip
-_PALETTE = (_GREY, _VERMILLION, _ORANGE, _BLUE, _GREEN, _PURPLE, _SKY, _YELLOW)
-_DASHES: Mapping[str, tuple[float, Sequence[float]]] = {  # plotly's name: matplotlib's
-    "solid": (0, ()), "dash": (0, (4, 2)), "dot": (0, (1, 1.5))
+_SOLID = 8  # schedules with an unbroken line
+_SHADES = (0.42, 0.12)  # relative luminances between which a line shows on a white and on a dark page
+DASHES: Mapping[str, tuple[float, ...]] = {  # lengths of dash and gap, in widths of the line
+    "solid": (), "dash": (4, 2), "dot": (1, 1.5), "dashdot": (5, 1.5, 1, 1.5)
 }  # fmt: skip
 _SYMBOLS = {
     "circle": "o", "square": "s", "diamond": "D", "triangle-up": "^", "triangle-down": "v", "pentagon": "p",
@@ -46,7 +51,7 @@ _SYMBOLS = {
 }  # fmt: skip
 
 _INK, _GRID = "#2b2f36", "#e3e6ea"
-_FEATURED_POINTS = 1000  # a curve that is shown by itself
+_FEATURED_POINTS = 600  # of one curve among few; a chart is some 1,000 pixels wide at most
 
 
 @dataclass(frozen=True)
@@ -58,14 +63,41 @@ class Style:
 
 def schedule_style(name: str) -> Style:
     """The look of an LR schedule. A name that is not known gets a dotted one that depends on the name alone."""
+    if name == RAMP:
+        return Style(_GREY)
     known = name in SCHEDULES
     index = SCHEDULES.index(name) if known else zlib.crc32(name.encode())
-    turn = index // len(_PALETTE) if known else 2
     return Style(
         color=_PALETTE[index % len(_PALETTE)],
-        dash=list(_DASHES)[turn],
-        symbol=list(_SYMBOLS)[(index + 3 * turn) % len(_SYMBOLS)],
+        dash="dot" if not known else "solid" if index < _SOLID else "dash",
+        symbol=list(_SYMBOLS)[(index + 3 * (index // len(_SYMBOLS))) % len(_SYMBOLS)],
     )
+
+
+def told_apart(schedules: Sequence[str]) -> list[Style]:
+    """A look for each of several curves: those of one LR schedule get shades of its colour, and dashes and markers."""
+    styles = []
+    for place, name in enumerate(schedules):
+        style, alike = schedule_style(name), schedules.count(name)
+        if alike > 1:
+            nth = schedules[:place].count(name)
+            style = Style(
+                color=_shade(style.color, float(np.geomspace(*_SHADES, alike)[nth])),
+                dash=list(DASHES)[nth % len(DASHES)],
+                symbol=list(_SYMBOLS)[nth % len(_SYMBOLS)],
+            )
+        styles.append(style)
+    return styles
+
+
+def _shade(color: str, luminance: float) -> str:
+    """A colour mixed with as much white or black as gives it that relative luminance."""
+    channels = np.array([int(color[place : place + 2], 16) for place in (1, 3, 5)]) / 255
+    light = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    now = float(light @ (0.2126, 0.7152, 0.0722))
+    light = light * luminance / now if luminance < now else light + (1 - light) * (luminance - now) / (1 - now)
+    shaded = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    return "#" + "".join(f"{round(255 * channel):02x}" for channel in shaded)
 
 
 def schedule_color(name: str) -> str:
@@ -110,6 +142,7 @@ class Axis:
     low: float
     high: float
     log: bool = False
+    whole: bool = False  # ticks at whole numbers only
 
     def ticks(self) -> list[float]:
         """Of a log axis: 1, 2, 5, fewer where it spans more decades."""
@@ -123,13 +156,13 @@ class Axis:
 
 @dataclass(frozen=True)
 class Series:
-    """Points of one chart, joined or single. `schedule` says which switch of the report hides them."""
+    """Points of one chart, joined or single. `key` says which switch of the report hides them."""
 
     x: Array
     y: Array
     style: Style
     legend: str = ""
-    schedule: str = ""
+    key: str = ""
     width: float = 2.0
     opacity: float = 1.0
     stairs: bool = False
@@ -147,7 +180,19 @@ class Chart:
     series: Sequence[Series]
     band: tuple[float, float] | None = None
     marks: Sequence[tuple[float, str]] = ()
+    stacked: bool = True  # each mark's label below the one before it; or all in one line
     key: str = ""  # explains markers, in a line below the title of the PNG
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A trial with its curve, as several charts show it."""
+
+    row: TrialRow
+    curve: Columns
+    label: str
+    key: str
+    style: Style
 
 
 def axis(title: str, values: Iterable[float], log: bool = False, pad: float = 0.04) -> Axis:
@@ -204,53 +249,104 @@ def range_test_chart(ramps: Sequence[Columns], bounds: Mapping[str, Any] | None)
     return Chart(title, x_axis, y_axis, series, band, marks)
 
 
-def lr_chart(best: Sequence[tuple[TrialRow, Columns]]) -> Chart:
+def lr_chart(shown: Sequence[Shown], of: str, points: int = _FEATURED_POINTS) -> Chart:
+    """Learning rate over steps. `of` is the title's end."""
     series = []
-    for row, columns in best:
-        x, y = thin(columns["step"], columns["lr"], _FEATURED_POINTS)
-        stairs = row.lr_schedule in STAIRS
-        style, name = schedule_style(row.lr_schedule), row.lr_schedule
-        series.append(Series(x, y, style, _label(row), name, stairs=stairs))
+    for one in shown:
+        x, y = thin(one.curve["step"], one.curve["lr"], points)
+        spec = lr_schedules.SCHEDULES.get(one.row.lr_schedule)
+        stairs = spec is not None and spec.piecewise
+        series.append(Series(x, y, one.style, one.label, one.key, stairs=stairs))
     everything = [value for one in series for value in one.y]
-    return Chart("Learning rate of the best trial of each LR schedule", _steps(series),
-                 axis("learning rate", [0.0, *everything]), series)  # fmt: skip
+    return Chart(f"Learning rate {of}".strip(), _steps(series), axis("learning rate", [0.0, *everything]), series)
 
 
-def train_loss_chart(best: Sequence[tuple[TrialRow, Columns]]) -> Chart:
+def train_loss_chart(shown: Sequence[Shown], of: str, points: int = _FEATURED_POINTS) -> Chart:
+    """Training loss over steps: raw and faint, and its running mean."""
     raw, smooth_lines = [], []
-    for row, columns in best:
-        style, name = schedule_style(row.lr_schedule), row.lr_schedule
-        finite = np.isfinite(columns["train_loss"])
-        steps, losses = columns["step"][finite], columns["train_loss"][finite]
-        x, y = thin(steps, losses, _FEATURED_POINTS)
-        raw.append(Series(x, y, Style(style.color), "", name, width=0.8, opacity=0.22, silent=True))
-        x, y = thin(steps, running_mean(losses), _FEATURED_POINTS)
-        smooth_lines.append(Series(x, y, style, _label(row), name))
-    series = [*raw, *smooth_lines]
-    shown = np.concatenate([[], *(one.y for one in smooth_lines)])
-    raw_values = np.concatenate([[], *(one.y for one in raw)])
-    if len(raw_values):  # the range follows the smoothed lines; single raw spikes may leave it
-        shown = np.append(shown, np.quantile(raw_values, [0.005, 0.995]))
-    return Chart("Training loss of the best trial of each LR schedule", _steps(series),
-                 axis("training loss", shown, log=True), series)  # fmt: skip
+    for one in shown:
+        finite = np.isfinite(one.curve["train_loss"])
+        steps, losses = one.curve["step"][finite], one.curve["train_loss"][finite]
+        x, y = thin(steps, losses, points)
+        raw.append(Series(x, y, Style(one.style.color), "", one.key, width=0.8, opacity=0.22, silent=True))
+        x, y = thin(steps, running_mean(losses), points)
+        smooth_lines.append(Series(x, y, one.style, one.label, one.key))
+    return Chart(f"Training loss {of}".strip(), _steps(smooth_lines), _loss_axis("training loss", smooth_lines, raw),
+                 [*raw, *smooth_lines])  # fmt: skip
 
 
-def val_loss_chart(best: Sequence[tuple[TrialRow, Columns]]) -> Chart:
-    series = []
-    for row, columns in best:
-        x, y = thin(columns["step"], columns["val_loss"], _FEATURED_POINTS)
-        series.append(
-            Series(x, y, schedule_style(row.lr_schedule), _label(row), row.lr_schedule,
-                   marker="small" if len(x) <= 60 else "none")
-        )  # fmt: skip
+def val_loss_chart(shown: Sequence[Shown], of: str, points: int = _FEATURED_POINTS) -> Chart:
+    """Validation loss over steps."""
+    series = [_validation(one, points) for one in shown]
     everything = [value for one in series for value in one.y]
-    return Chart("Validation loss of the best trial of each LR schedule", _steps(series),
-                 axis("validation loss", everything, log=True), series)  # fmt: skip
+    return Chart(f"Validation loss {of}".strip(), _steps(series), axis("validation loss", everything, log=True), series)
+
+
+def loss_chart(one: Shown, points: int) -> Chart:
+    """Training loss, raw, and validation loss of one trial."""
+    x, y = thin(one.curve["step"], one.curve["train_loss"], points)
+    training = Series(x, y, Style(one.style.color), "training", width=1, opacity=0.5)
+    validation = replace(_validation(one, points), legend="validation")
+    return Chart("Loss", _steps([training, validation]), _loss_axis("loss", [validation], [training]),
+                 [training, validation])  # fmt: skip
+
+
+def _validation(one: Shown, points: int) -> Series:
+    x, y = thin(one.curve["step"], one.curve["val_loss"], points)
+    marker: Literal["small", "none"] = "small" if len(x) <= 60 else "none"
+    return Series(x, y, one.style, one.label, one.key, marker=marker)
+
+
+def _loss_axis(title: str, lines: Sequence[Series], raw: Sequence[Series]) -> Axis:
+    """Around the lines; the raw losses count without their rarest, of which single ones may leave the chart."""
+    values = np.concatenate([[], *(one.y for one in lines)])
+    rough = np.concatenate([[], *(one.y for one in raw)])
+    if len(rough):
+        values = np.append(values, np.quantile(rough, [0.005, 0.995]))
+    return axis(title, values, log=True)
+
+
+def timeline_chart(rows: Sequence[TrialRow]) -> Chart:
+    """Which trial each slot trained, and when: thick lines, faint where a trial was pruned."""
+    order = in_order({row.lr_schedule for row in rows})
+    rows = sorted(rows, key=lambda row: (order.index(row.lr_schedule), row.number))
+    end = max((row.started_s + row.duration_s for row in rows), default=1.0)
+    minutes = end > 600
+    unit = 60.0 if minutes else 1.0
+    slots = 1 + max((row.slot for row in rows), default=0)
+    width = max(2.0, min(14.0, 220 / slots))
+    series, named = [], set()
+    for row in rows:
+        name = row.lr_schedule
+        gap = min(0.001 * end, 0.5 * row.duration_s)  # or two trials in a row would look like one
+        places = np.linspace(row.started_s, row.started_s + row.duration_s - gap, 3) / unit
+        words = f"trial {row.number}, {name}, lr {number_text(row.lr)}: {row.state} after {row.steps} steps"
+        said = f"{words}, {number_text(row.duration_s)} s"
+        opacity = {"complete": 1.0, "pruned": 0.4}.get(row.state, 0.7)
+        legend = "" if name in named else name
+        series.append(
+            Series(places, np.full(3, float(row.slot)), Style(schedule_color(name)), legend, name, width=width,
+                   opacity=opacity, hover=[said] * 3)
+        )  # fmt: skip
+        named.add(name)
+    lost = [row for row in rows if row.state in ("diverged", "failed")]
+    for row in lost:
+        place = np.array([(row.started_s + row.duration_s) / unit])
+        series.append(
+            Series(place, np.array([float(row.slot)]), schedule_style(row.lr_schedule), key=row.lr_schedule,
+                   marker="cross", joined=False, silent=True)
+        )  # fmt: skip
+    starts = {phase: min((row.started_s for row in rows if row.phase == phase), default=math.nan)
+              for phase in ("search", "confirm")}  # fmt: skip
+    return Chart("Trials over slots", axis("minutes" if minutes else "seconds", [0.0, end / unit], pad=0.01),
+                 Axis("slot", -0.6, slots - 0.05, whole=True), series,
+                 marks=[(start / unit, phase) for phase, start in starts.items() if start > 0],
+                 stacked=False, key="faint: pruned   ×: diverged or failed")  # fmt: skip
 
 
 def loss_over_lr_chart(rows: Sequence[TrialRow], metric: str, goal: str) -> Chart:
     """The final metric of every search trial over its LR. Diverged ones stand at the edge on the bad side."""
-    rows = [row for row in rows if row.phase == "search" and math.isfinite(row.lr) and row.lr > 0]
+    rows = [row for row in rows if row.phase == "search" and row.lr_schedule != RAMP and row.lr > 0]
     scored = [row for row in rows if row.state in ("complete", "pruned") and math.isfinite(final(row, metric))]
     lost = [row for row in rows if row.state == "diverged"]
     y_axis = axis(metric, [final(row, metric) for row in scored], log=goal == "minimize", pad=0.07)
@@ -298,12 +394,8 @@ def running_mean(values: Array) -> Array:
     return mean
 
 
-def _label(row: TrialRow) -> str:
-    return f"{row.lr_schedule}, lr {number_text(row.lr)}"
-
-
 def _steps(series: Sequence[Series]) -> Axis:
-    return axis("step", [value for one in series for value in one.x], pad=0.01)
+    return replace(axis("step", [value for one in series for value in one.x], pad=0.01), whole=True)
 
 
 def _reads_leftwards(one: Axis, x: float, label: str) -> bool:
@@ -312,94 +404,58 @@ def _reads_leftwards(one: Axis, x: float, label: str) -> bool:
     return place > 0.6 or (label.startswith("low") and place > 0.15)
 
 
-# --- drawn by plotly ----------------------------------------------------------------------------------------------
+# --- drawn by the report's page -----------------------------------------------------------------------------------
 
 
-def plotly(chart: Chart, legend: bool = False) -> dict[str, Any]:
-    """A figure as JSON holds it. Text colours come from the page's style sheet, so that they follow its theme."""
-    layout: dict[str, Any] = {
-        "margin": {"l": 12, "r": 12, "t": 34 if legend else 14, "b": 12},
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", "size": 12},
-        "hovermode": "closest",
-        "hoverlabel": {"align": "left"},
-        "showlegend": legend,
-        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "bgcolor": "rgba(0,0,0,0)"},
-        "xaxis": _plotly_axis(chart.x),
-        "yaxis": _plotly_axis(chart.y),
-        "shapes": [],
-        "annotations": [],
-    }
+def drawing(chart: Chart) -> dict[str, Any]:
+    """A chart as the page's script reads it. What has its default is left out; text colours are the page's."""
+    drawn: dict[str, Any] = {
+        "x": _drawn_axis(chart.x), "y": _drawn_axis(chart.y), "series": [_drawn(series) for series in chart.series],
+    }  # fmt: skip
     if chart.band:
-        layout["shapes"].append(
-            {"type": "rect", "xref": "x", "yref": "paper", "x0": chart.band[0], "x1": chart.band[1], "y0": 0, "y1": 1,
-             "fillcolor": _GREEN, "opacity": 0.13, "line": {"width": 0}, "layer": "below"}
-        )  # fmt: skip
-    for row, (x, label) in enumerate(chart.marks):
-        layout["shapes"].append(
-            {"type": "line", "xref": "x", "yref": "paper", "x0": x, "x1": x, "y0": 0, "y1": 1,
-             "line": {"color": _GREEN, "width": 1.5, "dash": "dash" if "suggestion" in label else "solid"}}
-        )  # fmt: skip
-        at = math.log10(x) if chart.x.log else x
-        left = _reads_leftwards(chart.x, x, label)
-        layout["annotations"].append(
-            {"x": at, "y": 1, "xref": "x", "yref": "paper", "text": _safe(label), "showarrow": False,
-             "xanchor": "right" if left else "left", "yanchor": "top", "xshift": -4 if left else 4, "yshift": -18 * row,
-             "bgcolor": "rgba(255,255,255,0.7)"}
-        )  # fmt: skip
-    return {"data": [_plotly_trace(series) for series in chart.series], "layout": layout}
+        drawn["band"] = chart.band
+    if chart.marks:
+        drawn["marks"] = [
+            {
+                "x": x,
+                "label": label,
+                "left": _reads_leftwards(chart.x, x, label),
+                "dashed": "suggestion" in label,
+                "row": row * chart.stacked,
+            }
+            for row, (x, label) in enumerate(chart.marks)
+        ]
+    return drawn
 
 
-def _plotly_axis(one: Axis) -> dict[str, Any]:
-    described: dict[str, Any] = {
-        "title": {"text": _safe(one.title), "standoff": 8},
-        "automargin": True,
-        "zeroline": False,
-        "ticks": "outside",
-        "tickcolor": "rgba(0,0,0,0)",
-        "range": [one.low, one.high],
-        "nticks": 7,
-    }
-    if one.log:
-        values = one.ticks()
-        described |= {
-            "type": "log", "range": [math.log10(one.low), math.log10(one.high)],
-            "tickvals": values, "ticktext": [number_text(value) for value in values],
-        }  # fmt: skip
-    return described
+def _drawn_axis(one: Axis) -> dict[str, Any]:
+    drawn: dict[str, Any] = {"title": one.title, "low": rounded(one.low), "high": rounded(one.high)}
+    return {**drawn, **({"log": True} if one.log else {}), **({"whole": True} if one.whole else {})}
 
 
-def _plotly_trace(series: Series) -> dict[str, Any]:
+def _drawn(series: Series) -> dict[str, Any]:
     style = series.style
-    modes = ["lines"] * series.joined + ["markers"] * (series.marker != "none")
-    symbol = {"hollow": f"{style.symbol}-open", "cross": "x-thin"}.get(series.marker, style.symbol)
-    trace: dict[str, Any] = {
-        "type": "scatter",
-        "mode": "+".join(modes),
-        "name": _safe(series.legend or series.schedule),
-        "meta": series.schedule,
+    drawn: dict[str, Any] = {
         "x": [rounded(value) for value in series.x],
         "y": [rounded(value) for value in series.y],
-        "opacity": series.opacity,
-        "showlegend": bool(series.legend),
-        "cliponaxis": series.marker != "cross",
+        "color": style.color,
+        "name": series.legend or series.key,
     }
+    if series.key:
+        drawn["key"] = series.key
     if series.joined:
-        shape = "hv" if series.stairs else "linear"
-        trace["line"] = {"color": style.color, "width": series.width, "dash": style.dash, "shape": shape}
+        drawn |= {"width": series.width, "dash": [length * series.width for length in DASHES[style.dash]]}
+    if series.stairs:
+        drawn["stairs"] = True
     if series.marker != "none":
-        trace["marker"] = {
-            "color": style.color, "symbol": symbol, "size": 5 if series.marker == "small" else 10,
-            "line": {"color": style.color, "width": 2 if series.marker in ("hollow", "cross") else 0},
-        }  # fmt: skip
+        drawn |= {"marker": series.marker, "symbol": style.symbol}
+    if series.opacity < 1:
+        drawn["opacity"] = series.opacity
     if series.silent:
-        trace["hoverinfo"] = "skip"
+        drawn["silent"] = True
     elif series.hover:
-        trace |= {"hovertext": [_safe(text) for text in series.hover], "hoverinfo": "text"}
-    else:
-        trace["hovertemplate"] = "%{x:.4~g}: %{y:.4~g}<extra>%{fullData.name}</extra>"
-    return trace
+        drawn["hover"] = list(series.hover)
+    return drawn
 
 
 def rounded(value: float) -> float | int | None:
@@ -409,17 +465,82 @@ def rounded(value: float) -> float | int | None:
     return int(value) if value == int(value) and abs(value) < 1e15 else float(f"{value:.5g}")
 
 
-def _safe(text: str) -> str:
-    """Plotly reads a little HTML in its texts."""
-    return html.escape(text, quote=False)
-
-
 # --- drawn by matplotlib ------------------------------------------------------------------------------------------
 
 
-def png(chart: Chart) -> bytes:
-    figure = Figure(figsize=(8, 4.8), dpi=150, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
-    ax = figure.add_subplot()
+def png(*charts: Chart, title: str = "") -> bytes:
+    """One chart with its legend inside or beside it, or several side by side above the legend that they share.
+
+    Margins are reckoned from the lengths of the labels, in inches: an automatic layout takes as long as the drawing.
+    """
+    several = len(charts) > 1
+    labels = [series.legend for series in charts[0].series if series.legend]
+    longest = 0.75 + 0.075 * max(map(len, labels), default=0)  # of the legend's entries
+    beside = not several and any(series.key for series in charts[0].series)  # many lines leave no room inside
+    width = 5.0 * len(charts) if several else 8.0
+    columns = max(1, min(len(labels), int(width / longest)))
+    below = 0.2 + 0.19 * math.ceil(len(labels) / columns) if several else 0.0
+    height, top, bottom = 4.6 + below, 0.85, 0.6 + below
+    figure = Figure(figsize=(width, height), dpi=150)
+    figure.subplots_adjust(
+        left=0.75 / width, right=1 - (min(longest, 3.0) if beside else 0.2) / width, top=1 - top / height,
+        bottom=bottom / height, wspace=0.22,
+    )  # fmt: skip
+    if several:
+        figure.suptitle(_plain(title), x=0.2 / width, ha="left", fontsize=12, color=_INK)
+    for place, chart in enumerate(charts, start=1):
+        ax = figure.add_subplot(1, len(charts), place)
+        handles = _mpl_chart(ax, chart)
+        look: dict[str, Any] = {"handles": handles, "fontsize": 8.5, "labelcolor": _INK, "frameon": False}
+        if several and place == 1 and handles:
+            figure.legend(**look, handlelength=3.2, loc="lower left", bbox_to_anchor=(0, 0), ncols=columns)
+        elif beside:
+            ax.legend(**look, handlelength=2.4, loc="upper left", bbox_to_anchor=(1.01, 1.0))
+        elif handles and not several:
+            ax.legend(**look, handlelength=2.4, loc="lower left")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", pil_kwargs={"compress_level": 3})
+    return buffer.getvalue()
+
+
+def schedules_png(names: Sequence[str]) -> bytes:
+    """The curves of LR schedules with their defaults, each in a small picture of its own, all on the same scales."""
+    columns = min(len(names), 5)
+    rows = -(-len(names) // columns)
+    width, height = 2.4 * columns + 0.6, 1.9 * rows + 0.6  # inches
+    figure = Figure(figsize=(width, height), dpi=150)
+    figure.subplots_adjust(
+        left=0.6 / width, right=1 - 0.15 / width, top=1 - 0.3 / height, bottom=0.6 / height, wspace=0.12, hspace=0.32
+    )
+    figure.supxlabel("step / max_steps", y=0.1 / height, va="bottom", fontsize=9.5, color=_INK)
+    figure.supylabel("LR / peak", x=0.1 / width, ha="left", fontsize=9.5, color=_INK)
+    steps = 840  # a multiple of the lengths that are usual, so that what jumps does so at its place
+    x = np.arange(steps) / steps
+    for place, name in enumerate(names, start=1):
+        spec, style = lr_schedules.SCHEDULES[name], schedule_style(name)
+        y = lr_schedules.curve(lr_schedules.make_lr_schedule(name, {}, steps), 1.0)
+        ax = figure.add_subplot(rows, columns, place)
+        ax.set_title(name, loc="left", fontsize=10.5, fontweight="bold", color=_INK, pad=5)
+        if spec.by_metric:
+            ax.text(1, 1.05, "follows the metric", transform=ax.transAxes, fontsize=7.5, color="#5c6370", ha="right")
+        ax.fill_between(x, y, step="post" if spec.piecewise else None, color=style.color, alpha=0.1, linewidth=0)
+        ax.plot(x, y, color=style.color, linewidth=1.8, drawstyle="steps-post" if spec.piecewise else "default")
+        ax.set(xlim=(0, 1), ylim=(0, 1.06))
+        ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "", "0.5", "", "1"])
+        ax.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
+        ax.grid(color=_GRID, linewidth=0.8)
+        ax.set_axisbelow(True)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.spines[["left", "bottom"]].set_color("#9aa1ab")
+        lowest, first = place + columns > len(names), place % columns == 1 or columns == 1
+        ax.tick_params(color="#9aa1ab", labelcolor=_INK, labelsize=8, length=3, labelbottom=lowest, labelleft=first)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _mpl_chart(ax: Axes, chart: Chart) -> list[Line2D]:
+    """Draws a chart; returns the lines of its legend."""
     ax.set_title(_plain(chart.title), loc="left", fontsize=11, color=_INK, pad=22 if chart.key else 10, wrap=True)
     if chart.key:
         ax.text(0, 1.02, chart.key, transform=ax.transAxes, fontsize=8.5, color="#5c6370", va="bottom")
@@ -433,10 +554,10 @@ def png(chart: Chart) -> bytes:
     if chart.band:
         ax.axvspan(*chart.band, color=_GREEN, alpha=0.12, linewidth=0)
     for row, (x, label) in enumerate(chart.marks):
-        left = _reads_leftwards(chart.x, x, label)
+        left, down = _reads_leftwards(chart.x, x, label), 0.065 * row * chart.stacked
         ax.axvline(x, color=_GREEN, linewidth=1.3, linestyle="--" if "suggestion" in label else "-")
         ax.annotate(
-            label, (x, 1 - 0.065 * row), xycoords=("data", "axes fraction"), xytext=(-5 if left else 5, -2),
+            label, (x, 1 - down), xycoords=("data", "axes fraction"), xytext=(-5 if left else 5, -2),
             textcoords="offset points", ha="right" if left else "left", va="top", fontsize=9, color=_INK,
         )  # fmt: skip
     handles = []
@@ -446,21 +567,13 @@ def png(chart: Chart) -> bytes:
         ax.add_line(line)
         if series.legend:
             handle = _mpl_line(series, [], [])
-            handle.set_label(_plain(series.legend))
+            handle.set(label=_plain(series.legend), linewidth=min(handle.get_linewidth(), 5), alpha=1.0)
             if series.marker in ("hollow", "cross"):  # the legend says the schedule, not the state
                 handle.set(marker=_SYMBOLS[series.style.symbol], markerfacecolor=series.style.color, markersize=6.5)
             handles.append(handle)
     if not chart.series:
         ax.text(0.5, 0.5, "nothing to show yet", transform=ax.transAxes, ha="center", color="#5c6370")
-    if handles:
-        beside = any(series.schedule for series in chart.series)  # many lines leave no room inside
-        ax.legend(
-            handles=handles, fontsize=8.5, labelcolor=_INK, frameon=False, handlelength=2.4,
-            loc="upper left" if beside else "lower left", bbox_to_anchor=(1.01, 1.0) if beside else None,
-        )  # fmt: skip
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return handles
 
 
 def _mpl_line(series: Series, x: Iterable[float], y: Iterable[float]) -> Line2D:
@@ -472,12 +585,13 @@ def _mpl_line(series: Series, x: Iterable[float], y: Iterable[float]) -> Line2D:
         color=style.color,
         alpha=series.opacity,
         linewidth=series.width * 0.8,
-        linestyle=_DASHES[style.dash] if series.joined else "none",
+        linestyle=(0, DASHES[style.dash]) if series.joined else "none",
         drawstyle="steps-post" if series.stairs else "default",
         marker=marker,
         markersize=3 if series.marker == "small" else 6.5,
         markerfacecolor="none" if series.marker == "hollow" else style.color,
         markeredgewidth=1.5 if series.marker in ("hollow", "cross") else 0,
+        solid_capstyle="butt",
     )
 
 
@@ -486,6 +600,8 @@ def _mpl_axis(ax: Axes, which: Literal["x", "y"], one: Axis) -> None:
         ax.set(**{f"{which}scale": "log"})
         getattr(ax, f"set_{which}ticks")(one.ticks(), [number_text(value) for value in one.ticks()])
         getattr(ax, f"{which}axis").minorticks_off()
+    else:
+        getattr(ax, f"{which}axis").set_major_locator(MaxNLocator(7, integer=one.whole))
     ax.set(**{f"{which}lim": (one.low, one.high)})
     getattr(ax, f"set_{which}label")(_plain(one.title), fontsize=9.5, color=_INK)
 

@@ -1,10 +1,13 @@
 """A study directory -> report.html, range_test/range_test.png and plots/*.png.
 
 Reads files of the study directory only, whatever of them is there; so a report can be made again at any time, also
-of a study that is unfinished or that found nothing. The page fetches nothing: plotly.js lies inside it. Every text
-passes `escape` on its way into the page, and `_json` on its way into the script's data.
+of a study that is unfinished or that found nothing. The page fetches nothing: its own script draws the charts. Every
+text passes `escape` on its way into the page, and `_json` on its way into the script's data; and no script but the
+page's own may run in it, which its content security policy knows by its hash.
 """
 
+import base64
+import hashlib
 import json
 import math
 import os
@@ -12,6 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -19,52 +23,66 @@ from typing import Any
 
 import numpy as np
 import yaml
-from plotly.offline import get_plotlyjs
 
 from tune_lr import plots
 from tune_lr.errors import ResourceError
-from tune_lr.plots import Columns, final, number_text
+from tune_lr.plots import RAMP, Chart, Columns, Shown, final, number_text
 from tune_lr.study_dir import StudyDir, TrialRow
 
 PHASES = ("range_test", "search", "confirm")
 STATES = ("complete", "pruned", "diverged", "failed")
 POINTS = 200  # of one curve among all trials'
+FEWEST = 8  # trials from which a parameter's importance can be told
+BEST = 3  # how many of the best are overlaid
 
 
 def write_report(study: StudyDir) -> None:
     """Writes the report and its pictures from what the study directory holds."""
     found = _read(study)
-    best = _best_of_each(found)
-    charts = {
+    of = "of the best trial of each LR schedule"
+    alone = {
         "range_test": plots.range_test_chart(found.ramps, found.bounds),
-        "lr_curves": plots.lr_chart(best),
-        "train_loss": plots.train_loss_chart(best),
-        "val_loss": plots.val_loss_chart(best),
+        "timeline": plots.timeline_chart(found.rows),
+        "lr_curves": plots.lr_chart(found.best_of_each, of),
+        "train_loss": plots.train_loss_chart(found.best_of_each, of),
+        "val_loss": plots.val_loss_chart(found.best_of_each, of),
         "loss_over_lr": plots.loss_over_lr_chart(found.rows, found.metric, found.goal),
     }
     study.plots.mkdir(exist_ok=True)
     study.range_test.mkdir(exist_ok=True)
-    for name, chart in charts.items():
+    for name, chart in alone.items():
         path = study.range_test_png if name == "range_test" else study.plots / f"{name}.png"
         _replace(path, plots.png(chart))
-    data = {
-        "charts": {name: plots.plotly(chart, legend=name == "range_test") for name, chart in charts.items()},
-        "curves": {number: _thinned(found.row(number), curve) for number, curve in found.curves.items()},
-        "detail": _detail_layouts(),
-    }
+    overlays = [*found.fixed, *([found.best_overlay] if found.best_overlay else [])]
+    for overlay in overlays:
+        _replace(study.plots / f"{overlay.file_name}.png", plots.png(*overlay.charts, title=overlay.title))
+    charts = {name: plots.drawing(chart) for name, chart in alone.items()}
+    for overlay in overlays:
+        charts |= {f"{overlay.name}-{i}": plots.drawing(chart) for i, chart in enumerate(overlay.charts)}
+    template = files("tune_lr").joinpath("report_template.html").read_text(encoding="utf-8")
     page = {
+        "policy": _policy(template),
         "title": escape(f"{found.name}: LR study"),
+        "nav": _navigation(found),
         "answer": _answer(found),
         "found": _how_found(found),
-        "compared": _compared(found, best),
+        "compared": _compared(found),
+        "configurations": _configurations(found),
         "leaderboard": _leaderboard(found),
         "reproduce": _reproduce(found),
-        "plotlyjs": get_plotlyjs(),
-        "data": _json(data),
+        "charts": _json(charts),
+        "curves": _json(_curves_of_trials(found)),
     }
-    template = files("tune_lr").joinpath("report_template.html").read_text(encoding="utf-8")
     text = re.sub(r"\{\{(\w+)\}\}", lambda match: page[match[1]], template)  # one pass: a value is never a template
     _replace(study.report_html, text.encode())
+
+
+def _policy(template: str) -> str:
+    """The content security policy: nothing is fetched, and the template's script alone runs."""
+    script = template.rpartition("<script>")[2].partition("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    rules = ("default-src 'none'", "style-src 'unsafe-inline'", f"script-src 'sha256-{digest}'", "base-uri 'none'")
+    return "; ".join([*rules, "form-action 'none'"])
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
@@ -85,14 +103,81 @@ class _Study:
     metric: str  # as files name it: val_loss, val_accuracy
     goal: str
 
-    def row(self, number: int) -> TrialRow:
-        return next(row for row in self.rows if row.number == number)
+    @cached_property
+    def searched(self) -> list[TrialRow]:
+        """The search phase's trials, without fixed ramps, which are no answer."""
+        return [row for row in self.rows if row.phase == "search" and row.lr_schedule != RAMP]
 
     def leaders(self, phase: str) -> list[TrialRow]:
         """The complete trials of a phase, best first."""
-        rows = [row for row in self.rows if row.phase == phase and row.state == "complete"]
-        rows = [row for row in rows if math.isfinite(final(row, self.metric))]
+        rows = self.searched if phase == "search" else [row for row in self.rows if row.phase == phase]
+        rows = [row for row in rows if row.state == "complete" and math.isfinite(final(row, self.metric))]
         return sorted(rows, key=lambda row: final(row, self.metric), reverse=self.goal == "maximize")
+
+    @cached_property
+    def best_of_each(self) -> list[Shown]:
+        """Of each LR schedule the search trial with the best final metric, else the one that got furthest."""
+        best: dict[str, TrialRow] = {row.lr_schedule: row for row in reversed(self.leaders("search"))}
+        for row in sorted(self.searched, key=lambda row: -row.steps):
+            if row.number in self.curves:
+                best.setdefault(row.lr_schedule, row)
+        ordered = [best[name] for name in plots.in_order(best)]
+        return [
+            Shown(row, self.curves[row.number], f"{row.lr_schedule}, lr {number_text(row.lr)}", row.lr_schedule,
+                  plots.schedule_style(row.lr_schedule))
+            for row in ordered if row.number in self.curves
+        ]  # fmt: skip
+
+    @cached_property
+    def fixed(self) -> list["_Overlay"]:
+        """The fixed configurations, those of one LR schedule together."""
+        fixed = [row for row in self.rows if row.phase == "search" and row.label and row.number in self.curves]
+        overlays = []
+        for name in plots.in_order({row.lr_schedule for row in fixed}):
+            own = [row for row in fixed if row.lr_schedule == name]
+            overlays.append(_Overlay(f"fixed_{name}", f"Fixed configurations: {name}", self._told_apart(own)))
+        return overlays
+
+    @cached_property
+    def best_overlay(self) -> "_Overlay | None":
+        """The best of all search trials, each configuration once."""
+        best: dict[tuple[Any, ...], TrialRow] = {}
+        for row in self.leaders("search"):
+            if row.number in self.curves:
+                best.setdefault((row.lr_schedule, row.lr, *sorted(row.parameters.items())), row)
+        first = list(best.values())[:BEST]
+        title = f"The best {len(first)} search trials"
+        return _Overlay("best_three", title, self._told_apart(first)) if len(first) > 1 else None
+
+    def _told_apart(self, rows: Sequence[TrialRow]) -> list[Shown]:
+        styles = plots.told_apart([row.lr_schedule for row in rows])
+        return [
+            Shown(row, self.curves[row.number], _label(row), str(row.number), style)
+            for row, style in zip(rows, styles, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class _Overlay:
+    """Trials whose LR, training loss and validation loss are shown side by side, their curves overlaid."""
+
+    name: str
+    title: str
+    shown: Sequence[Shown]
+
+    @property
+    def file_name(self) -> str:
+        return re.sub(r"[^A-Za-z0-9_-]", "_", self.name)[:80]
+
+    @cached_property
+    def charts(self) -> list[Chart]:
+        return [plots.lr_chart(self.shown, ""), plots.train_loss_chart(self.shown, ""),
+                plots.val_loss_chart(self.shown, "")]  # fmt: skip
+
+
+def _label(row: TrialRow) -> str:
+    """What a trial is called beside others: its label, or schedule, LR and number."""
+    return row.label or f"{row.lr_schedule}, lr {number_text(row.lr)} (trial {row.number})"
 
 
 def _read(study: StudyDir) -> _Study:
@@ -126,45 +211,15 @@ def _curve(study: StudyDir, path: Path) -> Columns:
     return {name: np.array(values, dtype=float) for name, values in columns.items()} if columns["step"] else {}
 
 
-def _best_of_each(found: _Study) -> list[tuple[TrialRow, Columns]]:
-    """Of each LR schedule the search trial with the best final metric, else the one that got furthest."""
-    best: dict[str, TrialRow] = {row.lr_schedule: row for row in reversed(found.leaders("search"))}
-    for row in sorted((row for row in found.rows if row.phase == "search"), key=lambda row: -row.steps):
+def _curves_of_trials(found: _Study) -> dict[int, list[dict[str, Any]]]:
+    """The charts that open under a trial: its losses, and its LR."""
+    charts = {}
+    for row in found.rows:
         if row.number in found.curves:
-            best.setdefault(row.lr_schedule, row)
-    ordered = (best[name] for name in plots.in_order(best))
-    return [(row, found.curves[row.number]) for row in ordered if row.number in found.curves]
-
-
-def _thinned(row: TrialRow, curve: Columns) -> dict[str, Any]:
-    def pair(name: str) -> list[list[float | int | None]]:
-        x, y = plots.thin(curve["step"], curve[name], POINTS)
-        return [[plots.rounded(value) for value in x], [plots.rounded(value) for value in y]]
-
-    return {
-        "train": pair("train_loss"),
-        "val": pair("val_loss"),
-        "lr": pair("lr"),
-        "color": plots.schedule_color(row.lr_schedule),
-        "shape": "hv" if row.lr_schedule in plots.STAIRS else "linear",
-    }
-
-
-def _detail_layouts() -> dict[str, Any]:
-    """Of the charts that open under a trial: their ranges are left to plotly."""
-    layouts = {}
-    for name, title, log in (("loss", "loss", True), ("lr", "learning rate", False)):
-        empty = plots.Chart("", plots.axis("step", []), plots.axis(title, []), [])
-        layout = plots.plotly(empty, legend=name == "loss")["layout"]
-        for which in ("xaxis", "yaxis"):
-            del layout[which]["range"]
-        if log:
-            values = [digit * 10.0**exponent for exponent in range(-9, 9) for digit in (1, 2, 5)]
-            layout["yaxis"] |= {"type": "log", "tickvals": values, "ticktext": [number_text(value) for value in values]}
-        else:
-            layout["yaxis"] |= {"rangemode": "tozero", "exponentformat": "e"}
-        layouts[name] = layout
-    return layouts
+            shown = Shown(row, found.curves[row.number], "", "", plots.Style(plots.schedule_color(row.lr_schedule)))
+            both = (plots.loss_chart(shown, POINTS), plots.lr_chart([shown], "", POINTS))
+            charts[row.number] = [plots.drawing(chart) for chart in both]
+    return charts
 
 
 # --- the sections -------------------------------------------------------------------------------------------------
@@ -200,11 +255,36 @@ def _answer(found: _Study) -> str:
             head,
             f"<h1>{escape(str(best.get('lr_schedule')))}, lr {_number(best.get('lr'))}</h1>",
             f'<p class="verdict">{escape(str(best.get("verdict", "")))}</p>',
+            _how_sure(best),
             f'<div class="tiles">{"".join(_tile(*tile) for tile in tiles if tile)}</div>',
             f"<h3>The code</h3>{_code(best['code'])}" if best.get("code") else "",
             f"<h3>The winner exactly</h3>{_definitions(exact)}",
             _finalists(best, metric, found.goal),
         ]
+    )
+
+
+def _navigation(found: _Study) -> str:
+    places = [("found", "How it was found"), ("compared", "LR schedules"), ("configurations", "Configurations"),
+              ("leaderboard", "Every trial"), ("reproduce", "Reproduce")]  # fmt: skip
+    links = (f'<a href="#{place}">{words}</a>' for place, words in places if place != "configurations" or found.fixed)
+    return f"<nav>{''.join(links)}</nav>"
+
+
+def _how_sure(best: Mapping[str, Any]) -> str:
+    """A warning where the winner is no more than the first of several."""
+    runner_up = best.get("runner_up") or {}
+    if runner_up.get("distinguishable", True):
+        return ""
+    interval = runner_up.get("difference_interval")
+    why = (
+        f"the 95 % interval of their difference, {_brackets(interval).strip()}, contains zero"
+        if interval
+        else "there is one seed of each, and so no interval"
+    )
+    return (
+        f'<div class="note-box"><p><strong>Winner and runner-up cannot be told apart:</strong> {why}. '
+        "Either will do; more seeds in <code>confirm</code> might tell them apart.</p></div>"
     )
 
 
@@ -218,7 +298,7 @@ def _no_answer(found: _Study) -> str:
             f"leads the search with {escape(found.metric)} {_figure(final(leader, found.metric))} "
             f"(trial {leader.number}, one seed, not confirmed).</p>"
         )
-    searched = sum(row.phase == "search" for row in found.rows)
+    searched = len(found.searched)
     text = f"None of {searched} search trials completed." if searched else "No search trial has ended yet."
     return f'<h1>No winner</h1><p class="verdict">{text}</p>'
 
@@ -269,7 +349,7 @@ def _finalists(best: Mapping[str, Any], metric: str, goal: str) -> str:
         if one.get("mean") is not None:
             strip.append(f'<b style="left:{at(one["mean"])};background:{color}"></b>')
         lines.append(
-            f"<tr><td>{_swatch(name)}{escape(name)}</td><td class=n>{_number(one.get('lr'))}</td>"
+            f"<tr><td>{_swatch(plots.schedule_style(name))}{escape(name)}</td><td class=n>{_number(one.get('lr'))}</td>"
             f"<td class=wrap>{_parameters(one.get('parameters') or {})}</td><td class=n>{_figure(one.get('mean'))}</td>"
             f"<td class=n>{_brackets(one.get('interval'))}</td>"
             f'<td><div class="interval">{"".join(strip)}</div></td></tr>'
@@ -300,11 +380,39 @@ def _how_found(found: _Study) -> str:
             parts.append(f'<div class="note-box"><p>{escape(text)}</p></div>')
     if found.ramps:
         parts.append(
-            _chart("range_test", "LR range test: loss over the ramped LR", tall=True,
+            _chart("range_test", "LR range test: loss over the ramped LR", height=390,
                    caption="Grey: the loss of each ramp. Blue: smoothed. Green: the bounds, dashed the suggestion.")
         )  # fmt: skip
-    parts.append(_ledger(found))
+    if found.rows:
+        phases = "Faint: pruned. Cross: diverged or failed. Green lines: where a phase began."
+        names = plots.in_order({row.lr_schedule for row in found.rows})
+        switches = [(name, name, plots.schedule_style(name)) for name in names]
+        parts.append(f'<h3>Trials over slots</h3><div class="group">{_legend(switches)}')
+        height = min(420, 90 + 34 * len({row.slot for row in found.rows}))
+        parts.append(f"{_chart('timeline', 'Trials over slots', caption=phases, height=height)}</div>")
+    parts += [_rungs(found), _ledger(found)]
     return "".join(parts)
+
+
+def _rungs(found: _Study) -> str:
+    """Where trials were pruned."""
+    compared = [row for row in found.searched if not row.label]
+    pruned = [row for row in compared if row.state == "pruned"]
+    if not pruned:
+        return ""
+    lines = []
+    for step in sorted({row.steps for row in pruned}):
+        there = sum(row.steps >= step for row in compared)
+        own = Counter(row.lr_schedule for row in pruned if row.steps == step)
+        names = ", ".join(f"{escape(name)} {own[name]}" for name in plots.in_order(own))
+        cells = f"<td class=n>{step:,}</td><td class=n>{there}</td><td class=n>{own.total()}</td>"
+        lines.append(f"<tr>{cells}<td class=wrap>{names}</td></tr>")
+    return (
+        '<h3>Pruning</h3><div class="scroll"><table class="narrow"><thead>'
+        "<tr><th class=n>at step</th><th class=n>trials there</th>"
+        "<th class=n>pruned there</th><th>of the LR schedules</th></tr></thead>"
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
 
 
 def _ledger(found: _Study) -> str:
@@ -312,61 +420,156 @@ def _ledger(found: _Study) -> str:
         return "<h3>Ledger</h3><p>No trial has ended yet.</p>"
     steps = _steps_by_phase(found)
     counts = Counter((row.phase, row.state) for row in found.rows)
+    saved = _saved(found)
 
     def line(label: str, phases: Sequence[str]) -> str:
         own = [sum(counts[phase, state] for phase in phases) for state in STATES]
-        cells = [f"{sum(steps[phase] for phase in phases):,}", sum(own), *own]
+        kept = [sum(saved[phase, how] for phase in phases) for how in ("pruned", "diverged")]
+        cells = [f"{sum(steps[phase] for phase in phases):,}", sum(own), *own, *(f"{one:,}" for one in kept)]
         return f"<tr><td>{label}</td>{''.join(f'<td class=n>{cell}</td>' for cell in cells)}</tr>"
 
     body = "".join(line(phase.replace("_", " "), [phase]) for phase in PHASES)
-    heads = "".join(f"<th class=n>{head}</th>" for head in ("steps", "trials", *STATES))
+    names = ("steps", "trials", *STATES, "steps saved by pruning", "by ending what diverged")
+    heads = "".join(f"<th class=n>{head}</th>" for head in names)
+    spent, spared = sum(steps.values()), saved.total()
+    sentence = (
+        f"Every trial to its end would have taken {spent + spared:,} steps; {spared:,} of them, "
+        f"{100 * spared / (spent + spared):.0f} %, were not taken."
+        if spared
+        else "Every trial was trained to its end."
+    )
     return (
-        f'<h3>Ledger</h3><div class="scroll"><table><thead><tr><th>phase</th>{heads}</tr></thead>'
-        f"<tbody>{body}</tbody><tfoot>{line('all', PHASES)}</tfoot></table></div>"
+        f'<h3>Ledger</h3><div class="scroll"><table class="narrow"><thead><tr><th>phase</th>{heads}</tr></thead>'
+        f'<tbody>{body}</tbody><tfoot>{line("all", PHASES)}</tfoot></table></div><p class="soft">{sentence}</p>'
     )
 
 
-def _compared(found: _Study, best: Sequence[tuple[TrialRow, Columns]]) -> str:
+def _saved(found: _Study) -> Counter[tuple[str, str]]:
+    """Steps that a trial did not take, by phase and by what ended it: "pruned" or "diverged"."""
+    ramp, most = found.config.get("range_test") or {}, int(found.config.get("max_steps") or 0)
+    saved: Counter[tuple[str, str]] = Counter()
+    for row in found.rows:
+        planned, ended = most, "diverged" if row.lr_schedule == RAMP else row.state
+        if row.phase == "range_test":  # of a ramp that was extended the plan is not on disk
+            planned = int(ramp.get("steps") or 0) if row.lr == ramp.get("high") else 0
+        if ended in ("pruned", "diverged"):
+            saved[row.phase, ended] += max(0, planned - row.steps)
+    return saved
+
+
+def _compared(found: _Study) -> str:
+    best = found.best_of_each
     if not best:
         return "<h2>LR schedules compared</h2><p>No search trial has a curve yet.</p>"
-    tried = plots.in_order({row.lr_schedule for row in found.rows if row.phase == "search"})
-    lr_of = {row.lr_schedule: f", lr {_number(row.lr)}" for row, _ in best}
-    switches = "".join(
-        f'<button type="button" aria-pressed="true" data-schedule="{escape(name)}">{_swatch(name)}'
-        f"{escape(name)}{lr_of.get(name, '')}</button>"
-        for name in tried
-    )
+    of = {one.row.lr_schedule: one.label for one in best}
+    names = plots.in_order({row.lr_schedule for row in found.searched})
+    switches = [(name, of.get(name, name), plots.schedule_style(name)) for name in names]
     how = "lowest" if found.goal == "minimize" else "highest"
     return "".join(
         [
             "<h2>LR schedules compared</h2>",
             f"<p>The best search trial of each LR schedule: the {how} {escape(found.metric)} among the complete "
-            "ones, else the one that got furthest.</p>",
-            f'<div class="legend">{switches}</div><div class="two">',
+            "ones, else the one that got furthest. A click on a name hides its curves.</p>",
+            f'<div class="group">{_legend(switches)}<div class="two">',
             _chart("lr_curves", "Learning rate", heading=True),
             _chart("val_loss", "Validation loss", heading=True),
             _chart(
                 "train_loss", "Training loss", heading=True,
-                caption="Smoothed over a thirtieth of the steps; the raw loss is faint.",
+                caption="A running mean over a thirtieth of the steps; the raw loss is faint.",
             ),
             _chart(
                 "loss_over_lr", f"Final {found.metric} over the learning rate", heading=True,
                 caption="Every search trial. Filled: complete. Hollow: pruned, at its last validation. "
                 "Cross at the edge: diverged.",
             ),
-            "</div>",
+            "</div></div>",
+            _by_schedule(found),
+            _importance(found),
+            "" if found.fixed else _best_overlaid(found),
         ]
     )  # fmt: skip
+
+
+def _by_schedule(found: _Study) -> str:
+    names = plots.in_order({row.lr_schedule for row in found.searched})
+    best = {row.lr_schedule: row for row in reversed(found.leaders("search"))}
+    place = {row.lr_schedule: i for i, row in reversed(list(enumerate(found.leaders("search"))))}
+    lines = []
+    for name in sorted(names, key=lambda name: place.get(name, math.inf)):
+        own = [row for row in found.searched if row.lr_schedule == name]
+        figures = [_figure(final(best[name], found.metric)), _number(best[name].lr)] if name in best else ["–", "–"]
+        states = [sum(row.state == state for row in own) for state in STATES]
+        cells = [*figures, len(own), *states, f"{sum(row.steps for row in own):,}"]
+        swatch = _swatch(plots.schedule_style(name))
+        lines.append(f"<tr><td>{swatch}{escape(name)}</td>{''.join(f'<td class=n>{cell}</td>' for cell in cells)}</tr>")
+    heads = (f"best {found.metric}", "at lr", "trials", *STATES, "steps")
+    return (
+        '<h3>By LR schedule</h3><div class="scroll"><table class="narrow"><thead><tr><th>LR schedule</th>'
+        f"{''.join(f'<th class=n>{escape(head)}</th>' for head in heads)}</tr></thead>"
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+        '<p class="soft">One seed each, as searched; the confirmed figures stand above.</p>'
+    )
+
+
+def _importance(found: _Study) -> str:
+    """What explains the differences between trials, strongest first: over all trials, then within each LR schedule."""
+    everything = importances(found.searched, found.metric, found.goal)
+    if not everything:
+        return ""
+    lines = []
+    for one in everything:
+        swatch = _swatch(plots.schedule_style(one.among)) if one.among else ""
+        percent = f"{100 * one.share:.0f}"
+        lines.append(
+            f"<tr><td>{escape(one.parameter)}</td><td>{swatch}{escape(one.among) or 'all'}</td>"
+            f"<td class=n>{one.trials}</td><td class=n>{percent} %</td>"
+            f'<td><span class="bar"><i style="width:{percent}%"></i></span></td></tr>'
+        )
+    return (
+        '<h3>What mattered</h3><div class="scroll"><table class="narrow"><thead>'
+        "<tr><th>parameter</th><th>among the trials of</th>"
+        "<th class=n>trials</th><th class=n>explains</th><th></th></tr></thead>"
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+        '<p class="soft">The share of the differences in rank that a parameter explains by itself, less what chance '
+        "would explain (ε² over bins of equal size). Pruned trials rank behind the complete ones, and "
+        f"diverged ones last. From {FEWEST} trials on; with few, read it as a hint.</p>"
+    )
+
+
+def _configurations(found: _Study) -> str:
+    if not found.fixed:
+        return ""
+    return (
+        '<section id="configurations"><h2>Configurations compared</h2><p>The configurations that were given, not '
+        "searched: those of one LR schedule overlaid. None was pruned.</p>"
+        f"{''.join(_overlaid(overlay) for overlay in found.fixed)}{_best_overlaid(found)}</section>"
+    )
+
+
+def _best_overlaid(found: _Study) -> str:
+    return _overlaid(found.best_overlay) if found.best_overlay else ""
+
+
+def _overlaid(overlay: _Overlay) -> str:
+    switches = [(one.key, one.label, one.style) for one in overlay.shown]
+    names = ("Learning rate", "Training loss", "Validation loss")
+    charts = (_chart(f"{overlay.name}-{i}", name, heading=True) for i, name in enumerate(names))
+    return (
+        f'<h3>{escape(overlay.title)}</h3><div class="group">{_legend(switches)}'
+        f'<div class="three">{"".join(charts)}</div></div>'
+    )
 
 
 def _leaderboard(found: _Study) -> str:
     if not found.rows:
         return "<h2>Every trial</h2><p>No trial has ended yet.</p>"
+    labels = any(row.label for row in found.rows)
     named = {name for row in found.rows for name in row.metrics}
     metrics = sorted(named, key=lambda name: (name != found.metric, name))
     heads = [
-        ("trial", True), ("phase", False), ("state", False), ("LR schedule", False), ("lr", True),
-        ("parameters", False), *((name, True) for name in metrics), ("steps", True), ("seconds", True), ("seed", True),
+        ("trial", True), *[("label", False)] * labels, ("phase", False), ("state", False), ("LR schedule", False),
+        ("lr", True), ("parameters", False), *((name, True) for name in metrics), ("steps", True), ("seconds", True),
+        ("seed", True),
     ]  # fmt: skip
     head = "".join(
         f'<th{" class=n" * numeric}><button type="button">{escape(name)}</button></th>' for name, numeric in heads
@@ -377,19 +580,22 @@ def _leaderboard(found: _Study) -> str:
     rest = sorted((row for row in found.rows if row.number not in seen), key=lambda row: row.number)
     ordered += [row for row in rest if row.phase != "range_test"] + [row for row in rest if row.phase == "range_test"]
     ordered.sort(key=lambda row: ("search", "confirm", "range_test").index(row.phase))
-    body = "".join(_trial_line(row, metrics, row.number in found.curves, row.number in winners) for row in ordered)
+    body = "".join(
+        _trial_line(row, metrics, row.number in found.curves, row.number in winners, labels) for row in ordered
+    )
+    schedules = plots.in_order({row.lr_schedule for row in found.rows})
     return (
         "<h2>Every trial</h2><p>A click on a heading sorts, a click on a trial's number shows its curves. "
         "The winner's trials are bold.</p>"
         '<div class="filters">'
         '<input id="filter-text" type="search" placeholder="Filter by text" aria-label="Filter by text">'
-        f"{_select('phase', PHASES)}{_select('state', STATES)}"
+        f"{_select('phase', PHASES)}{_select('state', STATES)}{_select('schedule', schedules)}"
         '<span class="soft" id="filter-count" aria-live="polite"></span></div>'
         f'<div class="scroll"><table id="trials"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     )
 
 
-def _trial_line(row: TrialRow, metrics: Sequence[str], has_curve: bool, winner: bool) -> str:
+def _trial_line(row: TrialRow, metrics: Sequence[str], has_curve: bool, winner: bool, labels: bool) -> str:
     def cell(value: str | float, shown: str, numeric: bool = True, classes: str = "") -> str:
         key = "" if isinstance(value, float) and not math.isfinite(value) else escape(str(value))
         return f'<td class="{"n" if numeric else classes}" data-v="{key}">{shown}</td>'
@@ -397,22 +603,24 @@ def _trial_line(row: TrialRow, metrics: Sequence[str], has_curve: bool, winner: 
     button = f'<button type="button" data-trial="{row.number}" aria-expanded="false">{row.number}</button>'
     reason = f'<br><span class="soft">{escape(row.reason)}</span>' if row.reason else ""
     phase, state = escape(row.phase), escape(row.state)
-    swatch = _swatch(row.lr_schedule) if row.phase != "range_test" else ""
-    parameters = _parameters(row.parameters)
+    swatch = _swatch(plots.schedule_style(row.lr_schedule))
     cells = [
         cell(row.number, button if has_curve else str(row.number)),
+        *[cell(row.label, escape(row.label), False, "wrap" if len(row.label) > 16 else "")] * labels,
         cell(row.phase, phase.replace("_", " "), False),
         cell(row.state, f'<span class="state-{state}">{state}</span>{reason}', False, "wrap" if reason else ""),
         cell(row.lr_schedule, swatch + escape(row.lr_schedule), False),
         cell(row.lr, _number(row.lr)),
-        cell(re.sub(r"<.*?>", "", parameters), parameters, False),
+        cell(" ".join(map(str, row.parameters.values())), _parameters(row.parameters), False),
         *(cell(final(row, name), _figure(final(row, name))) for name in metrics),
         cell(row.steps, f"{row.steps:,}"),
         cell(row.duration_s, _number(row.duration_s)),
         cell(row.seed, str(row.seed)),
     ]
     best = " best" if winner else ""
-    return f'<tr class="trial{best}" data-phase="{phase}" data-state="{state}">{"".join(cells)}</tr>'
+    schedule = escape(row.lr_schedule)
+    marked = f'data-phase="{phase}" data-state="{state}" data-schedule="{schedule}"'
+    return f'<tr class="trial{best}" {marked}>{"".join(cells)}</tr>'
 
 
 def _reproduce(found: _Study) -> str:
@@ -436,6 +644,79 @@ def _reproduce(found: _Study) -> str:
             f"<details><summary>The search space</summary>{_code(space)}</details>" if found.config else "",
         ]
     )
+
+
+# --- what mattered -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Importance:
+    """How much of the differences between trials one parameter explains by itself: `share`, from 0 to 1."""
+
+    parameter: str
+    among: str  # the LR schedule whose trials were looked at; empty: all
+    trials: int
+    share: float
+
+
+def importances(rows: Sequence[TrialRow], metric: str, goal: str) -> list[Importance]:
+    """Of the LR schedule and the LR over all trials, of the LR and a schedule's own parameters within each schedule.
+
+    The correlation ratio of ranks, adjusted for chance (Kelley's epsilon squared, 1935): trials are put into groups, by
+    the value itself where it is a word or takes few values, else by quantiles; the share is how much less ranks vary
+    within groups than over all. Ranks need no rule for losses without bounds: trials that completed are ranked by
+    their metric, behind them the pruned ones and then the diverged ones, each by the steps they took.
+    """
+    sign = -1.0 if goal == "maximize" else 1.0
+    ends = ("complete", "pruned", "diverged")
+    rows = [row for row in rows if row.state == "diverged" or math.isfinite(final(row, metric))]
+    rows = [row for row in rows if row.state in ends]
+
+    def quality(row: TrialRow) -> tuple[float, ...]:
+        steps = 0 if row.state == "complete" else -row.steps
+        return ends.index(row.state), steps, sign * final(row, metric) if row.state != "diverged" else 0.0
+
+    def share(own: Sequence[TrialRow], values: Sequence[Any]) -> float | None:
+        ordered = sorted({quality(row) for row in own})
+        return _explained(values, [ordered.index(quality(row)) for row in own])
+
+    found = []
+    everything: list[tuple[str, str, Sequence[TrialRow], Sequence[Any]]] = [
+        ("lr_schedule", "", rows, [row.lr_schedule for row in rows]),
+        ("lr", "", rows, [math.log(row.lr) for row in rows]),
+    ]
+    for name in plots.in_order({row.lr_schedule for row in rows}):
+        own = [row for row in rows if row.lr_schedule == name]
+        everything.append(("lr", name, own, [math.log(row.lr) for row in own]))
+        for parameter in sorted({key for row in own for key in row.parameters}):
+            having = [row for row in own if parameter in row.parameters]
+            values = [row.parameters[parameter] for row in having]
+            everything.append((parameter.split(".")[-1], name, having, values))
+    for parameter, among, trials, taken in everything:
+        explained = share(trials, taken)
+        if explained is not None:
+            found.append(Importance(parameter, among, len(trials), explained))
+    return sorted(found, key=lambda one: (bool(one.among), -one.share))
+
+
+def _explained(values: Sequence[Any], ranks: Sequence[float]) -> float | None:
+    """Epsilon squared of the ranks over the groups of values; None where there is too little to tell."""
+    if len(values) < FEWEST or len(set(map(str, values))) < 2:
+        return None
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    if numbers and len(set(values)) > 5:
+        bins = min(6, len(values) // 4)
+        edges = np.quantile(np.array(values, dtype=float), np.linspace(0, 1, bins + 1)[1:-1])
+        groups = np.searchsorted(edges, np.array(values, dtype=float), side="right")
+    else:
+        groups = np.unique([str(value) for value in values], return_inverse=True)[1]
+    y = np.asarray(ranks, dtype=float)
+    kinds = np.unique(groups)
+    total = float(((y - y.mean()) ** 2).sum()) / (len(y) - 1)
+    if len(kinds) < 2 or len(kinds) >= len(y) or not total:
+        return None
+    inside = sum(float(((y[groups == kind] - y[groups == kind].mean()) ** 2).sum()) for kind in kinds)
+    return max(0.0, 1.0 - inside / (len(y) - len(kinds)) / total)
 
 
 # --- small pieces -------------------------------------------------------------------------------------------------
@@ -467,30 +748,39 @@ def _definitions(facts: Mapping[str, Any]) -> str:
     return f"<dl>{''.join(lines)}</dl>"
 
 
-def _chart(name: str, label: str, caption: str = "", heading: bool = False, tall: bool = False) -> str:
-    size = "chart tall" if tall else "chart"
+def _chart(name: str, label: str, caption: str = "", heading: bool = False, height: int | None = None) -> str:
+    style = f' style="height:{height}px"' if height else ""
     return "".join(
         [
             "<figure>",
             f"<h3>{escape(label)}</h3>" if heading else "",
-            f'<div class="{size}" data-chart="{name}" role="img" aria-label="{escape(label)}"></div>',
+            f'<div class="chart" data-chart="{escape(name)}" role="img" aria-label="{escape(label)}"{style}></div>',
             f"<figcaption>{escape(caption)}</figcaption>" if caption else "",
             "</figure>",
         ]
     )
 
 
+def _legend(switches: Sequence[tuple[str, str, plots.Style]]) -> str:
+    """Buttons that hide the curves of a key: (key, what it is called, its look)."""
+    buttons = (
+        f'<button type="button" aria-pressed="true" data-key="{escape(key)}">{_swatch(style)}{escape(label)}</button>'
+        for key, label, style in switches
+    )
+    return f'<div class="legend">{"".join(buttons)}</div>'
+
+
 def _select(name: str, choices: Sequence[str]) -> str:
-    options = "".join(f'<option value="{choice}">{choice.replace("_", " ")}</option>' for choice in choices)
+    words = {choice: choice.replace("_", " ") if choice in PHASES else choice for choice in choices}
+    options = "".join(f'<option value="{escape(choice)}">{escape(said)}</option>' for choice, said in words.items())
     return f'<select id="filter-{name}" aria-label="{name}"><option value="">every {name}</option>{options}</select>'
 
 
-def _swatch(schedule: str) -> str:
-    style = plots.schedule_style(schedule)
-    dashes = {"solid": "", "dash": ' stroke-dasharray="6 3"', "dot": ' stroke-dasharray="2 3"'}[style.dash]
+def _swatch(style: plots.Style) -> str:
+    dashes = " ".join(str(3 * length) for length in plots.DASHES[style.dash])
     return (
-        '<svg class="swatch" width="20" height="8" aria-hidden="true">'
-        f'<path d="M0 4H20" stroke="{style.color}" stroke-width="3"{dashes}/></svg>'
+        '<svg class="swatch" width="26" height="8" aria-hidden="true">'
+        f'<path d="M0 4H26" stroke="{style.color}" stroke-width="3" stroke-dasharray="{dashes}"/></svg>'
     )
 
 

@@ -9,6 +9,7 @@ version of Ray moves what this relies on.
 """
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from ray.tune.experiment import Trial
@@ -21,9 +22,10 @@ from tune_lr.trial import Report, Task, TrialSpec
 
 
 class Slots:
-    """What the searcher and the scheduler share: the trials in Tune's hands, by Tune's own id."""
+    """What the searcher and the scheduler share: the trials in Tune's hands, by Tune's own id. `count` says how many
+    slots there are now: nodes join and leave."""
 
-    def __init__(self, study: Study, task: Task, count: int) -> None:
+    def __init__(self, study: Study, task: Task, count: Callable[[], int]) -> None:
         self.study, self.task, self.count = study, task, count
         self.active: dict[str, TrialSpec] = {}
 
@@ -42,7 +44,7 @@ class StudySearcher(Searcher):
         slots = self._slots
         if slots.study.over:
             return Searcher.FINISHED
-        if len(slots.active) >= slots.count:
+        if len(slots.active) >= slots.count():
             return None
         trial = slots.study.next_trial()
         if trial is None:
@@ -95,7 +97,10 @@ class HoldingScheduler(TrialScheduler):
         tune_controller.stop_trial(self._held.pop(0))
         return self._fresh.popleft()
 
-    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None: ...
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        """An idle slot that has died has no actor to pass on."""
+        if trial in self._held:
+            self._held.remove(trial)
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None: ...
 

@@ -3,7 +3,7 @@
 import math
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
@@ -16,14 +16,16 @@ from rich.text import Text
 from tune_lr.config import Config
 from tune_lr.lr_range_test import LRBounds
 from tune_lr.lr_schedules import ScheduleSpec, curve, make_lr_schedule
-from tune_lr.plan import Plan
+from tune_lr.optimizers import range_test_caveat
+from tune_lr.plan import Node, Plan
 from tune_lr.study_dir import TrialRow
-from tune_lr.trial import Report, TrialSpec
+from tune_lr.trial import Report, Task, TrialSpec
 
 if TYPE_CHECKING:
     from tune_lr.search import Outcome
+    from tune_lr.status import Status
 
-LEADERS = 5
+LEADERS, LEADERS_REPORTED = 5, 10
 TITLES = {"range_test": "LR range test", "search": "search", "confirm": "confirm"}
 UNITS = {"range_test": "ramps", "search": "trials", "confirm": "trials"}
 SPARKS = "▁▂▃▄▅▆▇█"
@@ -116,7 +118,8 @@ class Progress:
     # --- drawing --------------------------------------------------------------------------------------------
 
     def _describe(self, trial: TrialSpec, row: TrialRow) -> str:
-        what = "ramp" if trial.ramp else f"{trial.lr_schedule:<12} lr {trial.lr:<9.3g}"
+        drawn = "ramp" if trial.ramp else f"{trial.lr_schedule:<12} lr {trial.lr:<9.3g}"
+        what = f"{trial.label:<25}" if trial.label else drawn
         figure = f"{self._metric} {row.metrics[self._metric]:.4g}" if self._metric in row.metrics else ""
         state = "" if row.state == "complete" and not trial.ramp else f" {row.state}"
         reason = f" ({row.reason})" if row.state == "failed" else ""
@@ -136,8 +139,8 @@ class Progress:
         usual = sum(self._steps_of_ended) / len(self._steps_of_ended) if self._steps_of_ended else full
         steps = max(0.0, (self._total - self._ended) * usual - sum(step for _, step in self._running.values()))
         steps += sum(trials[phase] * self._full_steps[phase] for phase in later)
-        seconds = steps * self._seconds / self._steps / self._slots
-        return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{math.ceil(seconds)} s"
+        seconds = steps * self._seconds / self._steps / max(1, self._slots)  # with none it waits for a node
+        return _duration(seconds)
 
     def _screen(self) -> RenderableType:
         with self._lock:
@@ -161,7 +164,7 @@ class Progress:
                     table.add_row(str(row.number), row.lr_schedule, f"{row.lr:.3g}", figure, curve)
                 parts.append(table)
             for trial, step in self._running.values():
-                what = "ramp" if trial.ramp else f"{trial.lr_schedule} lr {trial.lr:.3g}"
+                what = trial.label or ("ramp" if trial.ramp else f"{trial.lr_schedule} lr {trial.lr:.3g}")
                 curve = sparkline(self._curves.get(trial.number, []))
                 parts.append(Text(f"  #{trial.number:<4}{what:<28} {step:>5}/{trial.max_steps} {curve}", style="dim"))
             left = self._time_left()
@@ -175,6 +178,10 @@ class Progress:
             )
             parts.append(bar)
             return Group(*parts)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{math.ceil(seconds)} s"
 
 
 def sparkline(values: Iterable[float]) -> str:
@@ -201,12 +208,16 @@ def show_plan(
         table.add_row("slot", f"{workers}, {scaling.cpus_per_worker} CPU{gpus} each; as many slots as fit")
     if plan.ramps:
         ramp = config.range_test
+        shape = {"exponential": "", "linear": ", linear", "staircase": f", {ramp.stairs} stairs"}[ramp.mode]
         table.add_row(
-            "LR range test", f"{plan.ramps} ramps of {plan.ramp_steps} steps, LR {ramp.low:g} to {ramp.high:g}"
+            "LR range test", f"{plan.ramps} ramps of {plan.ramp_steps} steps, LR {ramp.low:g} to {ramp.high:g}{shape}"
         )
-    if plan.trials:
+    if plan.trials and config.fixed:
+        s = "s" * (len(config.fixed) > 1)
+        table.add_row("fixed", f"{len(config.fixed)} configuration{s} of {plan.max_steps} steps, none pruned")
+    if plan.trials and config.num_trials:
         schedules = ", ".join(config.parameters.lr_schedule)
-        table.add_row("search", f"{plan.trials} trials of at most {plan.max_steps} steps: {schedules}")
+        table.add_row("search", f"{config.num_trials} trials of at most {plan.max_steps} steps: {schedules}")
         pruner = config.pruner
         rule = (
             "nothing is pruned"
@@ -219,6 +230,34 @@ def show_plan(
     table.add_row("steps", f"{plan.steps:,} at most; the time left is shown from the first steps on")
     console.print(f"[bold]{escape(name)}[/]: {config.workload}, {escape(config.optimizer.name)}", highlight=False)
     console.print(table, highlight=False)
+    caveat = range_test_caveat(config.optimizer.name)
+    if plan.ramps and caveat:
+        console.print(Text(f"note: {caveat}", style="yellow"))
+
+
+def show_fit(
+    console: Console, task: Task, nodes: Sequence[Node], free: tuple[float, float], slots: int, plan: Plan
+) -> None:
+    """A slot's bundles beside the nodes that could hold them. `free` are CPUs and GPUs."""
+    gpus = f" and {task.gpus_per_worker:g} GPU" if task.gpus_per_worker else ""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("node", "has", f"holds workers of {task.cpus_per_worker} CPU{gpus}"):
+        table.add_column(name)
+    for node in nodes:
+        name = node.name if node.present else f"{node.name} (to be started)"
+        table.add_row(escape(name), str(node), str(node.holds(task)))
+    console.print()
+    console.print(table, highlight=False)
+    held, used = sum(node.holds(task) for node in nodes), slots * task.workers
+    console.print(f"{held} workers in all, {used} of them used by {slots} slot(s)", highlight=False)
+    console.print(f"free now: {free[0]:g} CPU and {free[1]:g} GPU", highlight=False)
+    busy = min(slots, max(plan.ramps, plan.trials, plan.confirmations))
+    if busy:
+        console.print(
+            f"steps at most, one after another in a slot: {math.ceil(plan.steps / busy):,} "
+            "(times the seconds of one step; validation comes on top, pruning takes away)",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
 
 
 def show_outcome(console: Console, outcome: "Outcome") -> None:
@@ -260,17 +299,86 @@ def show_outcome(console: Console, outcome: "Outcome") -> None:
     console.print(f"report       {directory.report_html}", highlight=False, soft_wrap=True)
 
 
+def show_status(console: Console, status: "Status") -> None:
+    """How a study stands."""
+    who = f", driven by {status.driver}" if status.driver else ""
+    console.print(f"[bold]{escape(status.name)}[/]: {status.state}{escape(who)}", highlight=False)
+    table = Table(box=None, padding=(0, 1, 0, 1), header_style="dim")
+    waiting = "running" if status.driver else "interrupted"
+    for name in ("phase", "complete", "pruned", "diverged", "failed", waiting, "to come"):
+        table.add_column(name, justify="left" if name == "phase" else "right")
+    for phase, counts in status.phases.items():
+        here = "bold" if phase == status.phase else ""
+        table.add_row(TITLES[phase], *(str(count) for count in vars(counts).values()), style=here)
+    console.print(table, highlight=False)
+    for trial in status.running:
+        what = f"#{trial.number:<4}{trial.label:<12} lr {trial.lr:<9.3g}"
+        console.print(f"  {what} {trial.step:>5}/{trial.max_steps} steps", markup=False, highlight=False)
+    if status.bounds is not None and status.bounds.get("low") is not None:
+        console.print(f"LR bounds    {status.bounds['low']:.3g} to {status.bounds['high']:.3g}", highlight=False)
+    elif status.bounds is not None:
+        console.print(f"LR bounds    none ({status.bounds.get('status')})", markup=False, highlight=False)
+    if status.leader is not None:
+        leader = status.leader
+        how = f"mean of {leader.seeds} seeds" if leader.seeds else "of the search, not confirmed"
+        figure = f"{status.metric} {leader.value:.4g} ({how})"
+        console.print(
+            f"leader       {leader.lr_schedule} at lr {leader.lr:.3g}: {figure}, #{leader.trial}",
+            markup=False, highlight=False, soft_wrap=True,
+        )  # fmt: skip
+    if status.verdict:
+        console.print(f"verdict      {status.verdict}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"steps        {status.steps:,}, and {status.steps_to_come:,} at most to come", highlight=False)
+    left = "" if status.left_s is None else f", about {_duration(status.left_s)} left"
+    console.print(
+        f"time         {_duration(status.elapsed_s)} since it was created{left}; "
+        f"{_duration(status.trained_s)} of training in all slots",
+        highlight=False, soft_wrap=True,
+    )  # fmt: skip
+    if status.state == "stopped":
+        console.print(f"go on with   tune-lr resume {status.directory}", markup=False, highlight=False, soft_wrap=True)
+
+
+def show_report(console: Console, outcome: "Outcome") -> None:
+    """The best search trials with their curves, then the answer."""
+    from tune_lr.verdict import rank_search  # here, since it loads scipy
+
+    study, directory = outcome.study, outcome.directory
+    metric, bounds = study.config.metric, study.bounds
+    if bounds is not None and bounds.status != "ok":
+        console.print(f"[bold yellow]no LR bounds[/] ({bounds.status}): {escape(bounds.reason)}", highlight=False)
+    rows = rank_search(study.rows(), metric.name, metric.goal)[:LEADERS_REPORTED]
+    if rows:
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        for name in ("trial", "LR schedule", "lr", metric.name, "", ""):
+            table.add_column(name, justify="left" if name in ("LR schedule", "") else "right")
+        for row in rows:
+            path = directory.curve(row.number)
+            values = directory.read_curve(path)[metric.name] if path.exists() else []
+            table.add_row(
+                f"#{row.number}",
+                row.lr_schedule,
+                f"{row.lr:.3g}",
+                f"{row.metrics[metric.name]:.4g}",
+                sparkline(values),
+                escape(row.label),
+            )
+        console.print(table, highlight=False)
+    else:
+        console.print(outcome.no_answer, markup=False, highlight=False, soft_wrap=True)
+    show_outcome(console, outcome)
+
+
 def show_schedule(console: Console, spec: ScheduleSpec) -> None:
-    """An LR schedule's parameters, and its curve with the defaults."""
+    """An LR schedule's parameters, its curve with the defaults, from 0 to the peak, and what it equals in PyTorch."""
     console.print(f"[bold]{spec.name}[/]  {spec.doc}", highlight=False)
-    lrs = curve(make_lr_schedule(spec.name, {}, 96, steps_per_epoch=10), 1.0)
-    console.print(f"  {sparkline(lrs[::4].tolist()) or SPARKS[-1] * 24}", highlight=False)
+    lrs = curve(make_lr_schedule(spec.name, {}, 96), 1.0)[::4]
+    console.print(f"  {''.join(SPARKS[round(lr * (len(SPARKS) - 1))] for lr in lrs.tolist())}", highlight=False)
     table = Table(box=None, padding=(0, 2, 0, 2), header_style="dim")
     for name in ("parameter", "default", "allowed", ""):
         table.add_column(name)
     for parameter in spec.parameters:
-        default = "-" if parameter.default is None else str(parameter.default)
-        table.add_row(parameter.name, default, parameter.allowed(), parameter.doc)
-    if spec.parameters:
-        console.print(table, highlight=False)
-    console.print()
+        table.add_row(parameter.name, parameter.default_text(), escape(parameter.range()), parameter.doc)
+    console.print(table, highlight=False)
+    classes = ", then ".join(spec.torch_classes)
+    console.print(f"    in torch.optim.lr_scheduler: {classes}\n", highlight=False, style="dim")

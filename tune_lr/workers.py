@@ -4,10 +4,12 @@ Nothing here blocks but `WorkerGroup.report`: starting a group, giving it a tria
 queue calls at the actors, so that all slots start at the same time.
 """
 
+import importlib.util
 import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -27,10 +29,18 @@ if TYPE_CHECKING:
 START_TIMEOUT_S = 300.0
 # What Tune's own actor takes; rank 0's bundle gives it up, so that a slot asks for whole CPUs.
 HEAD_CPUS = 0.001
+# The package under which a driver sends the user's Python files to nodes that do not see their folder.
+SHIPPED = "tune_lr_shipped"
+# How often a group that is waited for is asked whether all of its places are still there.
+PLACE_POLL_S = 10.0
 
 
 class WorkerLost(Exception):
     """A worker died, hung or raised; the group is of no use any more. The text says which and why."""
+
+
+class SlotLost(Exception):
+    """A node has left with some of the group's places, and no other has room for them."""
 
 
 def bundles(task: Task) -> list[dict[str, float]]:
@@ -52,6 +62,9 @@ class Worker:
         # never uses. Torch reads this while it is imported: it must stand before that.
         os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
         sys.path[:0] = [path for path in task.python_path if path not in sys.path]
+        shipped = importlib.util.find_spec(SHIPPED)
+        if shipped is not None and shipped.submodule_search_locations is not None:
+            sys.path += shipped.submodule_search_locations
         self._task, self._rank = task, rank
         self._workload: Workload | None = None
         self._training: Training | None = None
@@ -137,16 +150,14 @@ class WorkerGroup:
         self._pending += [worker.begin.remote(trial) for worker in self._workers]
 
     def report(self, trial: TrialSpec) -> Report:
-        """Waits for the next report. Raises WorkerLost, or InputError for a mistake of the user's."""
+        """Waits for the next report. Raises WorkerLost, SlotLost, or InputError for a mistake of the user's."""
         starting = bool(self._pending)
         method = "test" if trial.phase == "test" else "report"
         reports = [getattr(worker, method).remote() for worker in self._workers]
         timeout = self._task.timeout_s + (START_TIMEOUT_S if starting else 0.0)
         waiting = [*self._pending, *reports]
         while waiting:
-            done, waiting = ray.wait(waiting, num_returns=1, timeout=timeout)
-            if not done:
-                raise WorkerLost(f"no answer from a worker within {timeout:.0f} s")
+            done, waiting = self._first_of(waiting, timeout)
             try:
                 ray.get(done)
             except ray.exceptions.RayTaskError as error:
@@ -159,10 +170,26 @@ class WorkerGroup:
         first: Report = ray.get(reports[0])
         return first
 
+    def _first_of(self, waiting: list[Any], timeout: float) -> tuple[list[Any], list[Any]]:
+        """The one that is done first, and the others."""
+        deadline = time.monotonic() + timeout
+        while True:
+            left = deadline - time.monotonic()
+            done, others = ray.wait(waiting, num_returns=1, timeout=max(0.0, min(left, PLACE_POLL_S)))
+            if done:
+                return done, others
+            if not self._placement_group.wait(1):
+                raise SlotLost("a node has left, and no other has room for its workers")
+            if left <= 0:
+                raise WorkerLost(f"no answer from a worker within {timeout:.0f} s")
+
     def processes(self) -> str:
-        """ "host:pid,pid": who the workers are. Only after a first report."""
+        """ "host:pid,pid", or "host:pid other:pid": who the workers are, by rank. Only after a first report."""
         places: Sequence[tuple[str, int]] = ray.get(self._processes)
-        return f"{places[0][0]}:{','.join(str(pid) for _, pid in places)}"
+        hosts: dict[str, list[str]] = {}
+        for host, pid in places:
+            hosts.setdefault(host, []).append(str(pid))
+        return " ".join(f"{host}:{','.join(pids)}" for host, pids in hosts.items())
 
     def kill(self) -> None:
         """Ends all ranks at once: those that still live wait for the dead one."""

@@ -1,12 +1,15 @@
 """What is trained: a model, its data and its loss. Nothing here knows about learning rates."""
 
 import importlib
-from collections.abc import Callable, Mapping
+import re
+import socket
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset, IterableDataset, TensorDataset, default_collate
 
 from tune_lr.errors import InputError, one_line, suggestion
 
@@ -55,6 +58,33 @@ class Workload:
             raise InputError("workload: model is a module; give a function that returns a fresh one for each trial")
         if not isinstance(self.batch_size, int) or self.batch_size < 1:
             raise InputError(f"workload: batch_size (got {self.batch_size!r}) must be a positive integer")
+        for name in self.metrics:
+            if name == "loss" or not re.fullmatch(r"[A-Za-z0-9_]+", name):
+                raise InputError(f"workload: no metric can be called {name!r}; use letters, digits and _, but not loss")
+
+
+def load_batch(workload: Workload, data: Dataset[Any], indices: Sequence[int] | Tensor) -> Batch:
+    """The items at `indices`, collated."""
+    if workload.collate_fn is None and isinstance(data, TensorDataset):  # one gather a tensor, not one an item
+        return [tensor[torch.as_tensor(indices)] for tensor in data.tensors]
+    numbers = indices.tolist() if isinstance(indices, Tensor) else indices
+    return (workload.collate_fn or default_collate)([data[number] for number in numbers])
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, Mapping):
+        return {key: to_device(value, device) for key, value in batch.items()}
+    if isinstance(batch, list | tuple):
+        return [to_device(value, device) for value in batch]
+    return batch
+
+
+def outputs_of(workload: Workload, model: Any, batch: Batch) -> Outputs:
+    if workload.forward is not None:
+        return workload.forward(model, batch)
+    return model(**batch) if isinstance(batch, Mapping) else model(batch[0])
 
 
 def load_workload(reference: str, arguments: Mapping[str, Any]) -> Workload:
@@ -71,7 +101,7 @@ def load_workload(reference: str, arguments: Mapping[str, Any]) -> Workload:
             f"workload: there is no module {module_name!r}; put the file beside the YAML or into the current directory"
         ) from error
     except Exception as error:
-        raise InputError(f"workload: importing {module_name} {_raised(error)}") from error
+        raise InputError(f"workload: importing {module_name} {raised(error)}") from error
     function = getattr(module, function_name, None)
     if not callable(function):
         names = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
@@ -81,7 +111,7 @@ def load_workload(reference: str, arguments: Mapping[str, Any]) -> Workload:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"workload: {reference} {_raised(error)} (workload_args: {dict(arguments)!r})") from error
+        raise InputError(f"workload: {reference} {raised(error)} (workload_args: {dict(arguments)!r})") from error
     if not isinstance(workload, Workload):
         raise InputError(
             f"workload: {reference} returned a {type(workload).__name__}; it must return a tune_lr.Workload"
@@ -89,5 +119,15 @@ def load_workload(reference: str, arguments: Mapping[str, Any]) -> Workload:
     return workload
 
 
-def _raised(error: Exception) -> str:
-    return f"raised {type(error).__name__}: {one_line(error)}"
+def raised(error: Exception) -> str:
+    """`raised ValueError: ...`. Of a file that is missing also where: another node may have it."""
+    text = f"raised {type(error).__name__}: {one_line(error)}"
+    return f"{text} on node {node()}; {SHARE_DATA}" if isinstance(error, OSError) else text
+
+
+SHARE_DATA = "data is not sent to nodes: give a path that every node sees"
+
+
+def node() -> str:
+    """This machine, as a message names it."""
+    return socket.gethostname()
