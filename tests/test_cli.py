@@ -44,16 +44,19 @@ OPTIONS = {
     "search": {"--set", "--num-trials", "--max-steps"} | RUN,
     "range-test": {"--set", "--from", "--json"} | RUN,
     "resume": {"--num-trials"} | CLUSTER,
-    "report": set(),
+    "report": {"--terminal"},
     "status": {"--json"},
     "stop": set(),
+    "sync": set(),
+    "dashboard": set(),
     "schedules": {"--png"},
     "check": {"--set", "--address"},
+    "init": set(),
 }
 ARGUMENTS = {
     "search": "[SPACE]", "range-test": "[SPACE]", "resume": "STUDY_DIR", "report": "STUDY_DIR",
-    "status": "STUDY_DIR", "stop": "STUDY_DIR",
-    "schedules": "[NAME ...]", "check": "[SPACE]",
+    "status": "STUDY_DIR", "stop": "STUDY_DIR", "sync": "STUDY_DIR", "dashboard": "STUDY_DIR",
+    "schedules": "[NAME ...]", "check": "[SPACE]", "init": "DIR",
 }  # fmt: skip
 
 

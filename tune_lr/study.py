@@ -68,7 +68,7 @@ class _Open:
 
     spec: TrialSpec
     trial: Trial
-    started: float = field(default_factory=time.time)
+    started: float | None = None  # its training; while its workers start, nothing has
     seconds: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict)
     lowest: float = math.inf  # training loss
@@ -194,6 +194,7 @@ class Study:
         if report.repairs > entry.repairs:
             entry.repairs = report.repairs
             self._tell("notice", f"trial {number}: a worker was lost; its group was replaced and the trial went on")
+        entry.started = entry.started or time.time() - report.seconds
         entry.seconds += report.seconds
         entry.metrics = report.metrics or entry.metrics
         entry.lowest = min([entry.lowest, *(loss for _, _, loss in report.points if math.isfinite(loss))])
@@ -244,7 +245,7 @@ class Study:
             "steps": report.step,
             "metrics": dict(entry.metrics),
             "duration_s": round(entry.seconds, 3),
-            "started": round(entry.started, 3),
+            "started": round(entry.started or time.time(), 3),
             "slot": self._slots.setdefault(report.slot, len(self._slots)),
             "reason": reason,
         }

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torch.utils.data import Dataset, TensorDataset, default_collate
+from torch.utils.data import Dataset
 
 from tune_lr.checks import global_batch_size
 from tune_lr.colossal import Boosted
@@ -23,7 +23,7 @@ from tune_lr.lr_range_test import DivergenceDetector
 from tune_lr.lr_schedules import SCHEDULES, make_lr_schedule
 from tune_lr.optimizers import cycles_momentum, make_optimizer
 from tune_lr.trial import Report, Task, TrialSpec
-from tune_lr.workloads import Batch, Workload
+from tune_lr.workloads import Batch, Workload, load_batch, outputs_of, to_device
 
 # The losses of this many steps are read from the device, and reduced over ranks, in one go. A trial that diverges is
 # stopped at its step whenever that is read; no more than these steps are computed in vain.
@@ -115,7 +115,7 @@ class Training:
         lrs, losses = [], []
         for batch in islice(self._batches, steps):
             lrs.append(self._set_lr(boosted.optimizer.optim))
-            loss = workload.criterion(_forward(workload, boosted.model, batch), batch)
+            loss = workload.criterion(outputs_of(workload, boosted.model, batch), batch)
             if workload.batch_weight is not None and world > 1:
                 # DDP takes the plain mean over ranks; a rank's share of the batch is made up for here.
                 weight = torch.tensor(float(workload.batch_weight(batch)), device=self._device)
@@ -154,8 +154,8 @@ class Training:
         with torch.inference_mode():
             for start in range(0, len(share), size):
                 indices = list(share[start : start + size])
-                batch = _to(self._load(data, torch.tensor(indices)), self._device)
-                outputs = _forward(workload, model, batch)
+                batch = to_device(load_batch(workload, data, indices), self._device)
+                outputs = outputs_of(workload, model, batch)
                 weight = float(workload.batch_weight(batch)) if workload.batch_weight else float(len(indices))
                 values = [measure(outputs, batch).double() * weight for measure in measures.values()]
                 sums += torch.stack([*values, torch.tensor(weight, dtype=torch.float64, device=self._device)])
@@ -171,13 +171,7 @@ class Training:
         while True:
             order = torch.randperm(len(data), generator=generator)  # type: ignore[arg-type]
             for indices in order[: self.steps_per_epoch * batch_size].split(batch_size):
-                yield _to(self._load(data, indices.chunk(self._world)[self._rank]), self._device)
-
-    def _load(self, data: Dataset[Any], indices: Tensor) -> Batch:
-        collate = self._workload.collate_fn
-        if collate is None and isinstance(data, TensorDataset):  # one gather a tensor, not one an item
-            return [tensor[indices] for tensor in data.tensors]
-        return (collate or default_collate)([data[index] for index in indices.tolist()])
+                yield to_device(load_batch(self._workload, data, indices.chunk(self._world)[self._rank]), self._device)
 
 
 MODEL_FILE = "model.safetensors"
@@ -187,7 +181,12 @@ def save_model(model: nn.Module, directory: Path) -> None:
     """Writes the weights so that a reader sees the whole file or none."""
     directory.mkdir(parents=True, exist_ok=True)
     temporary = directory / f".{MODEL_FILE}"
-    save_file({name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}, temporary)
+    # A copy of each: the format refuses tied weights, which share their memory.
+    tensors = {
+        name: tensor.detach().clone(memory_format=torch.contiguous_format)
+        for name, tensor in model.state_dict().items()
+    }
+    save_file(tensors, temporary)
     temporary.replace(directory / MODEL_FILE)
 
 
@@ -240,19 +239,3 @@ def _param_groups(workload: Workload, model: nn.Module) -> list[dict[str, Any]]:
     """The optimizer's groups; "lr" is a ratio here, 1 where the workload names none."""
     groups = workload.param_groups(model) if workload.param_groups else [{"params": model.parameters()}]
     return [{"lr": 1.0, **group} for group in groups]
-
-
-def _forward(workload: Workload, model: Any, batch: Batch) -> Any:
-    if workload.forward is not None:
-        return workload.forward(model, batch)
-    return model(**batch) if isinstance(batch, Mapping) else model(batch[0])
-
-
-def _to(batch: Batch, device: torch.device) -> Batch:
-    if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, Mapping):
-        return {key: _to(value, device) for key, value in batch.items()}
-    if isinstance(batch, list | tuple):
-        return [_to(value, device) for value in batch]
-    return batch
