@@ -1,5 +1,6 @@
 # make search   the main job: installs what is missing, then finds the LR schedule and the LR for LeNet-5 on MNIST
 # make test     installs what is missing, then runs the tests
+# make test-all the same, with the longest ones
 # make check    linter, formatter, type checker
 # make netns    a study over two hosts, made of network namespaces (Linux, root)
 # make lock     resolves requirements.lock anew from pyproject.toml
@@ -8,13 +9,16 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 SPACE ?= lenet5_mnist
 
-.PHONY: search test check lock format bench netns
+.PHONY: search test test-all check lock format bench netns
 
 search: .venv/installed
 	$(BIN)/tune-lr search $(SPACE)
 
 test: .venv/installed
 	$(BIN)/pytest
+
+test-all: .venv/installed
+	$(BIN)/pytest -m ""
 
 check: .venv/installed
 	$(BIN)/ruff check

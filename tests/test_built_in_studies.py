@@ -37,6 +37,7 @@ def test_digits_are_learnt(tmp_path: Path) -> None:
     assert [row.phase for row in outcome.directory.read_rows()] == ["range_test", *["search"] * 4, *["confirm"] * 4]
 
 
+@pytest.mark.long
 def test_gpt_bytes_learns_to_read(tmp_path: Path) -> None:
     """Better than by the frequency of each byte alone (about 3.4 nats) is out of reach here; better than a guess
     (5.55) is not."""

@@ -267,6 +267,7 @@ def wait_for_trials(directory: StudyDir, ended: int, process: "subprocess.Popen[
     raise AssertionError("no trial has ended")
 
 
+@pytest.mark.long
 def test_a_study_submitted_as_a_job_survives_its_terminal(tmp_path: Path) -> None:
     project, token = tmp_path / "project", tmp_path / "token"
     project.mkdir()
