@@ -277,7 +277,10 @@ def test_a_bad_field_is_one_line_with_its_place(
     [
         (["search", "spice"], "spice: no such file or search space"),
         (["search", "space.yaml", "--set", "max_step=3"], "--set max_step"),
-        (["search", "space.yaml", "--num-trials", "0"], "--set num_trials=0 num_trials: must be at least 1 where no configuration is fixed (got 0)"),
+        (
+            ["search", "space.yaml", "--num-trials", "0"],
+            "--set num_trials=0 num_trials: must be at least 1 where no configuration is fixed (got 0)",
+        ),
         (["search", "space.yaml", "--workers-per-trial", "3"], "space.yaml:2 batch_size: must be a multiple of "
          "scaling.workers_per_trial (got 128, workers_per_trial is 3)"),
         (["search", "space.yaml", "--name", "../x"], "--name: not a study name (got '../x')"),

@@ -23,6 +23,7 @@ USERS = {
     "colossalai": {"colossal"},
     "safetensors": {"training"},
     "wandb": {"tracking"},
+    "wandb_workspaces": {"dashboard"},
     "optuna": {"study", "search_space"},
     "pydantic": {"config"},
     "pydantic_core": {"config"},
