@@ -8,7 +8,6 @@ Run with an argument it is the driver, inside the first namespace.
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import yaml
 
-from studies import Recorder, toy
+from studies import Recorder, ray_node, toy
 from tune_lr import search
 from tune_lr.config import parse_config
 from tune_lr.study_dir import StudyDir
@@ -52,28 +51,6 @@ def two_hosts() -> Iterator[tuple[str, str]]:
             subprocess.run(["ip", "netns", "del", name], check=False, stderr=subprocess.DEVNULL)
 
 
-@contextmanager
-def node(command: list[str], environment: dict[str, str]) -> Iterator[None]:
-    """A node of Ray, from when it has started until it has ended."""
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
-    with process:
-        try:
-            assert process.stdout is not None
-            said = []
-            for line in process.stdout:
-                said.append(line)
-                if "Ray runtime started" in line:
-                    break
-            else:
-                raise SystemExit("".join(said))
-            yield
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.communicate()
-
-
 def main() -> None:
     if os.geteuid() or shutil.which("ip") is None:
         print("skipped: network namespaces need root and the command `ip`")
@@ -101,8 +78,8 @@ def main() -> None:
         other = [*start, f"--address={HEAD}:6379", f"--node-ip-address={OTHER}"]
         blind = ["sh", "-c", f'mount -t tmpfs none {code} && exec "$@"', "sh"]
         with (
-            node(inside(first, *head, "--include-dashboard=false"), environment),
-            node(inside(second, *blind, *other), environment),
+            ray_node(inside(first, *head, "--include-dashboard=false"), environment),
+            ray_node(inside(second, *blind, *other), environment),
         ):
             check = inside(first, TUNE_LR, "check", str(code / "space.yaml"), "--address", f"{HEAD}:6379")
             subprocess.run(check, env=environment, cwd=here, check=True)

@@ -5,7 +5,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,28 @@ def tune_lr(*arguments: str, cwd: Path, **environment: str) -> "subprocess.Popen
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+@contextmanager
+def ray_node(command: Sequence[str | Path], environment: Mapping[str, str]) -> Iterator[None]:
+    """What `ray start --block` starts, from when it is up until it has ended."""
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    with process:
+        assert process.stdout is not None
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if "Ray runtime started" in line:
+                break
+        else:
+            raise AssertionError("".join(said))
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.communicate()
 
 
 def finished_and_running(journal: Path) -> tuple[int, int]:

@@ -22,7 +22,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.cluster_utils import Cluster
 
-from studies import Recorder, toy, tune_lr
+from studies import Recorder, ray_node, toy, tune_lr
 from tune_lr import cluster, search
 from tune_lr.cli import _parser, main
 from tune_lr.config import parse_config
@@ -232,26 +232,13 @@ def head(environment: dict[str, str], temporary: str) -> Iterator[str]:
     """A head of its own, as docs/cluster.md starts one; yields where it takes jobs."""
     names = ("port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port")
     ports = dict(zip(names, free_ports(len(names)), strict=True))
-    process = subprocess.Popen(
-        [Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--num-cpus=1",
-         "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--temp-dir={temporary}",
-         *(f"--{name}={port}" for name, port in ports.items())],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    with process:
-        assert process.stdout is not None
-        said = []
-        for line in process.stdout:
-            said.append(line)
-            if "Ray runtime started" in line:
-                break
-        else:
-            raise AssertionError("".join(said))
-        try:
-            yield f"http://127.0.0.1:{ports['dashboard-port']}"
-        finally:
-            process.terminate()
-            process.communicate()
+    command = [
+        Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--num-cpus=1",
+        "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--temp-dir={temporary}",
+        *(f"--{name}={port}" for name, port in ports.items()),
+    ]  # fmt: skip
+    with ray_node(command, environment):
+        yield f"http://127.0.0.1:{ports['dashboard-port']}"
 
 
 def wait_for_trials(directory: StudyDir, ended: int, process: "subprocess.Popen[str] | None" = None) -> None:

@@ -864,6 +864,18 @@ def test_the_ramps_reports_are_those_of_the_landscape(tmp_path: Path) -> None:
     assert curve["loss"][:-1] == expected
 
 
+def test_a_trial_that_somebody_stops_ends_alone(tmp_path: Path) -> None:
+    study = open_study(tmp_path, config_of(pruner={"name": "none"}))
+    execute(study, reports=11)  # in the middle of trial 3
+    study = open_study(tmp_path, config_of(pruner={"name": "none"}))
+    study.stop_trial(3, "stopped in Weights & Biases")
+    execute(study)
+    stopped = study.row(3)
+    assert (stopped.state, stopped.steps, stopped.reason) == ("pruned", 2, "stopped in Weights & Biases")
+    others = [row for row in of_phase(study, "search") if row.number != 3]
+    assert {row.state for row in others} == {"complete"} and len(others) == SMALL["num_trials"] - 1
+
+
 # --- fixed configurations -----------------------------------------------------------------------------------
 
 # By the made-up landscape the first is the best of all, the second is hopeless, and the third is no answer.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tune_lr.cluster import Hardware
     from tune_lr.config import Config
     from tune_lr.lr_range_test import LRBounds
+    from tune_lr.study import Study
     from tune_lr.study_dir import StudyDir
     from tune_lr.tracking import Mode
 
@@ -269,6 +270,10 @@ def _run(config: "Config", directory: "StudyDir", options: argparse.Namespace, m
     progress = Progress(console, config, plan(config, options.phases))
     tracker = WandbProcess(config, directory, directory.read_resumable()["id"], mode) if mode != "disabled" else None
 
+    def on_study(study: "Study") -> None:
+        if tracker is not None:
+            tracker.stop_trial = study.stop_trial
+
     def on_cluster(slots: int, hardware: "Hardware") -> None:
         progress.slots(slots)
         where = f"{hardware.nodes} node(s) with {hardware.cpus:g} CPUs and {hardware.gpus:g} GPUs"
@@ -285,6 +290,7 @@ def _run(config: "Config", directory: "StudyDir", options: argparse.Namespace, m
                 address=options.address,
                 observers=[progress, tracker] if tracker else [progress],
                 strict=options.strict,
+                on_study=on_study,
                 on_cluster=on_cluster,
             )
         if tracker is not None:

@@ -26,7 +26,7 @@ rates" (2019).
 import csv
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +155,11 @@ class Ramp:
         if self.mode == "linear":
             return self.low + (self.high - self.low) * fraction
         return float(self.low * (self.high / self.low) ** fraction)
+
+    def over(self, low: float, high: float) -> "Ramp":
+        """The same ramp over another range, with as many steps a decade and never fewer in all."""
+        wider = math.log(high / low) / math.log(self.high / self.low)
+        return replace(self, low=low, high=high, steps=math.ceil(self.steps * max(1.0, wider)))
 
 
 class DivergenceDetector:

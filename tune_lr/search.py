@@ -65,9 +65,11 @@ def run(
     address: str | None = None,
     observers: Sequence[Observer] = (),
     strict: bool = False,
+    on_study: Callable[[Study], None] | None = None,
     on_cluster: "Callable[[int, Hardware], None] | None" = None,
 ) -> Outcome:
-    """Runs the study in `directory` from where it stands to its end, and writes every derived file.
+    """Runs the study in `directory` from where it stands to its end, and writes every derived file. `on_study` is given
+    the study before anything of it runs.
 
     Raises TuneLRError; Interrupted after SIGINT or SIGTERM. Whatever ends it, what was finished stands on disk.
     """
@@ -76,6 +78,8 @@ def run(
         record = directory.read_resumable()
         config = parse_config(record["config"], source=str(directory.study_yaml))
         study = Study(config, directory, observers=observers, phases=record["phases"], strict=strict)
+        if on_study is not None:
+            on_study(study)
         from tune_lr import cluster  # Ray is imported as late as can be: whatever is wrong shows first
 
         task = make_task(config, record["python_path"])

@@ -108,6 +108,7 @@ class Study:
         self._outcomes: dict[int, dict[str, Any]] = {}
         self._asked: dict[str, int] = dict.fromkeys(LEDGERS, 0)
         self._slots: dict[str, int] = {}
+        self._to_stop: dict[int, str] = {}
         self._test: TrialSpec | None = None
         self._announced = ("", 0)
         self._first = math.inf  # when the first trial started
@@ -210,6 +211,8 @@ class Study:
             return self._end(entry, report, "pruned", f"not among the best at step {report.step}")
         if report.over:
             return self._end(entry, report, "complete", "")
+        if number in self._to_stop:
+            return self._end(entry, report, "pruned", self._to_stop[number])
         return True
 
     def lost(self, number: int) -> None:
@@ -219,6 +222,10 @@ class Study:
         elif number in self._open:
             self._again.append(self._open[number].spec)
         self._tell("notice", f"trial {number}: its slot was lost; it runs again")
+
+    def stop_trial(self, number: int, reason: str) -> None:
+        """Ends that trial alone, as pruned, at its next report. May be called from any thread."""
+        self._to_stop[number] = reason
 
     def interrupt(self) -> None:
         """Nothing more is started or taken; what was running is run again by the next driver."""
@@ -484,13 +491,10 @@ def extended_ramp(ramp: Ramp, status: str) -> Ramp:
     """Where to look when a ramp held no answer: higher where nothing diverged, lower where it began by diverging, and
     otherwise wider, with as many steps a decade."""
     if status == "no_divergence":
-        low, high = ramp.low, ramp.high * 100
-    elif status == "diverged_at_start":
-        low, high = ramp.low / 1e4, ramp.low * 10
-    else:
-        low, high = ramp.low / 10, ramp.high * 10
-    steps = math.ceil(ramp.steps * max(1.0, math.log(high / low) / math.log(ramp.high / ramp.low)))
-    return replace(ramp, low=low, high=high, steps=steps)
+        return ramp.over(ramp.low, ramp.high * 100)
+    if status == "diverged_at_start":
+        return ramp.over(ramp.low / 1e4, ramp.low * 10)
+    return ramp.over(ramp.low / 10, ramp.high * 10)
 
 
 def _ledger(spec: TrialSpec) -> str:

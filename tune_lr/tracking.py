@@ -686,11 +686,11 @@ def _read_trial(config: Config, directory: StudyDir, row: TrialRow) -> tuple[Tri
     if row.phase != "range_test":
         return TrialSpec.from_dict(directory.read_json(directory.trial(row.number) / "params.json")), curve
     how = config.range_test
-    low, high = (curve[0]["range/lr"] if curve else how.low), row.lr
-    # A ramp that was extended has as many steps a decade as the first one.
-    steps = math.ceil(how.steps * max(1.0, math.log(high / low) / math.log(how.high / how.low)))
-    ramp = Ramp(low, high, steps, how.mode, how.stairs)
-    return TrialSpec(row.number, row.phase, row.seed, steps, ramp=ramp), curve
+    # A ramp that was extended begins or ends elsewhere than the configuration's.
+    ramp = Ramp(how.low, how.high, how.steps, how.mode, how.stairs).over(
+        curve[0]["range/lr"] if curve else how.low, row.lr
+    )
+    return TrialSpec(row.number, row.phase, row.seed, ramp.steps, ramp=ramp), curve
 
 
 # --- the run that sums a study up -------------------------------------------------------------------------------
