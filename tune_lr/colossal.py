@@ -12,8 +12,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tune_lr.errors import InputError
+from tune_lr.stand_ins import left_out
 
-with warnings.catch_warnings():  # of its own dependencies, nothing that a user can act on
+# What warns are its own dependencies: nothing that a user can act on. What is left out it needs for LoRA, quantization
+# and 8-bit optimizers.
+with warnings.catch_warnings(), left_out("peft", "bitsandbytes"):
     warnings.simplefilter("ignore")
     import colossalai
     from colossalai.accelerator import get_accelerator
