@@ -11,11 +11,14 @@ import pytest
 import torch
 
 from simulated import FACTS, FIXED_LR, Train, config_of, descend, ends_at_once, execute, open_study, train
+from tune_lr.api import final_training
 from tune_lr.best import best_of
 from tune_lr.config import Config
 from tune_lr.errors import NoAnswerError
 from tune_lr.lr_schedules import SCHEDULES, make_lr_schedule
+from tune_lr.search import create
 from tune_lr.study import Study
+from tune_lr.study_dir import StudyDir
 from tune_lr.trial import Report, TrialSpec
 
 STEPS = 124  # four epochs of the simulated workload
@@ -46,6 +49,36 @@ def finished(root: Path, trained: Train = train, **changes: Any) -> Study:
     study = open_study(root, config_of(**{"parameters": FIXED_LR, **changes}))
     execute(study, train=trained)
     return study
+
+
+def test_what_was_searched_of_the_optimizer_is_part_of_the_answer(tmp_path: Path) -> None:
+    """Of its figures, of the code, of the confirmations and of a final training."""
+    decay = {"min": 1e-5, "max": 1e-2, "distribution": "log_uniform_values"}
+    searched = {"weight_decay": decay, "momentum": {"values": [0.8, 0.95]}}
+    config = config_of(
+        parameters={**FIXED_LR, "optimizer": searched},
+        optimizer={"name": "sgd", "momentum": 0.9, "nesterov": True},
+    )
+    directory = StudyDir(tmp_path / "s")
+    create(config, directory, [])
+    study = Study(config, directory)
+    execute(study)
+    best = best_of(study)
+    rows = {row.number: row for row in study.rows()}
+    assert len({row.parameters["optimizer.weight_decay"] for row in rows.values() if row.phase == "search"}) == 5
+    won = {name: rows[best["trial"]].parameters[f"optimizer.{name}"] for name in searched}
+    assert best["optimizer"] == {"name": "sgd", "nesterov": True, **won}
+    assert {name: best["parameters"][f"optimizer.{name}"] for name in searched} == won
+    for number in best["confirm_trials"]:
+        assert rows[number].parameters == rows[best["trial"]].parameters
+    optimizer, _ = run(best["code"])
+    assert {name: optimizer.param_groups[0][name] for name in searched} == pytest.approx(won)
+
+    directory.write_yaml(directory.best_yaml, best)
+    directory.write_rows(study.rows())
+    for final in (final_training(directory, None), final_training(directory, best["trial"])):
+        assert final.optimizer.args == {"nesterov": True, **won}
+        assert not [name for name in final.fixed[0].parameters if name.startswith("optimizer")]
 
 
 def with_facts(**facts: Any) -> Train:

@@ -230,7 +230,7 @@ def test_what_a_schedule_refuses_is_refused_at_its_field(
 
 def test_a_batch_that_does_not_divide_is_reported_where_the_batch_size_stands(folder: Path) -> None:
     message = refusal(with_line(18, "scaling: {workers_per_trial: 3}"))
-    expected = "batch_size: must be a multiple of scaling.workers_per_trial (got 128, workers_per_trial is 3)"
+    expected = "batch_size: must be a multiple of scaling.workers_per_trial 3 (got 128)"
     assert message == f"space.yaml:2 {expected}"
 
 

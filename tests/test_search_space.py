@@ -61,6 +61,21 @@ def test_optuna_sees_qualified_names_and_nothing_that_is_fixed() -> None:
             assert trial.params[name] == drawn.parameters[name.partition(".")[2]]
 
 
+def test_arguments_of_the_optimizer_are_drawn_whatever_the_schedule() -> None:
+    decay = {"min": 1e-5, "max": 1e-2, "distribution": "log_uniform_values"}
+    searched = {"weight_decay": decay, "betas": {"values": [[0.9, 0.99], [0.9, 0.999]]}, "nesterov": {"value": True}}
+    lr_schedule = {"choices": CHOICES}
+    of = config_of(parameters={"lr": FROM_RAMP, "lr_schedule": lr_schedule, "optimizer": searched}).parameters
+    seen = set()
+    for trial, drawn in draws(of):
+        assert {"optimizer.weight_decay", "optimizer.betas"} <= set(trial.params)
+        assert 1e-5 <= drawn.optimizer["weight_decay"] <= 1e-2
+        assert drawn.optimizer["nesterov"] is True
+        seen.add((drawn.lr_schedule, *drawn.optimizer["betas"]))
+    assert seen == {(name, 0.9, beta) for name in CHOICES for beta in (0.99, 0.999)}
+    assert distribution_of("optimizer.weight_decay", of) == FloatDistribution(1e-5, 1e-2, log=True)
+
+
 def test_each_parameter_is_drawn_as_it_says() -> None:
     for _, drawn in draws(space(CHOICES)):
         parameters = drawn.parameters

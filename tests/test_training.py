@@ -6,14 +6,17 @@ Where a figure can be known otherwise, it is computed otherwise: by a plain PyTo
 import itertools
 import json
 import math
+import multiprocessing
 import os
-import socket
+import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -35,19 +38,21 @@ from torch.optim.lr_scheduler import (
     SequentialLR,
     StepLR,
 )
-from torch.utils.data import TensorDataset
+from torch.overrides import TorchFunctionMode
+from torch.utils.data import Dataset, TensorDataset
 
 from tune_lr.checks import check_task
 from tune_lr.errors import InputError
 from tune_lr.lr_range_test import DivergenceDetector, Ramp
 from tune_lr.lr_schedules import SCHEDULES, make_lr_schedule
-from tune_lr.training import MODEL_FILE, Training
+from tune_lr.training import MODEL_FILE, STEPS_PER_READ, Training
 from tune_lr.trial import Report
 from tune_lr.workloads import Batch, Workload
 from two_ranks import (
     Sentences,
     Tagger,
     figures,
+    free_port,
     make_task,
     make_trial,
     mean_square,
@@ -60,13 +65,6 @@ from two_ranks import (
 
 LR, STEPS = 0.05, 62
 CPU = torch.device("cpu")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -118,6 +116,8 @@ def plain_losses(
     make_optimizer: Callable[[nn.Module], torch.optim.Optimizer],
     make_scheduler: Callable[[torch.optim.Optimizer], LRScheduler],
     seed: int = 3,
+    clip: float = math.inf,
+    bf16: bool = False,
 ) -> list[float]:
     """What the trial computes, without ColossalAI, DDP and LR schedules of our own."""
     torch.manual_seed(seed)
@@ -132,8 +132,11 @@ def plain_losses(
         for start in range(0, len(inputs) - workload.batch_size + 1, workload.batch_size):
             batch = order[start : start + workload.batch_size]
             optimizer.zero_grad()
-            loss = torch.nn.functional.mse_loss(model(inputs[batch]), targets[batch])
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                loss = torch.nn.functional.mse_loss(model(inputs[batch]), targets[batch])
             loss.backward()
+            if clip < math.inf:
+                nn.utils.clip_grad_norm_(model.parameters(), clip)
             optimizer.step()
             scheduler.step()
             result.append(loss.item())
@@ -284,6 +287,224 @@ def test_lr_ratios_between_parameter_groups_are_kept_at_every_step() -> None:
     reports = train(workload, trial=make_trial(lr=LR, lr_schedule="cosine"))
     assert losses(reports) == pytest.approx(expected, rel=0, abs=1e-6)
     assert lrs(reports)[0] == LR  # the trial's own
+
+
+# --- details of training ----------------------------------------------------------------------------------------------
+
+
+def smooth(**changes: Any) -> Workload:
+    """Without dropout and batch statistics, which see micro-batches apart."""
+    return regression(model=lambda: nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 1)), **changes)
+
+
+def constant(optimizer: torch.optim.Optimizer) -> LRScheduler:
+    return ConstantLR(optimizer, factor=1.0, total_iters=STEPS)
+
+
+def momentum(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=LR, momentum=0.9)
+
+
+@pytest.mark.parametrize("workload", [smooth, sentences])
+def test_accumulated_gradients_train_as_those_of_the_whole_batch(workload: Callable[[], Workload]) -> None:
+    """Also where the micro-batches hold very different numbers of tokens."""
+    whole, parts = (losses(train(workload(), make_task(accumulate=parts))) for parts in (1, 4))
+    assert parts == pytest.approx(whole, rel=0, abs=2e-6)
+    assert parts != whole
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_gradients_are_clipped_by_their_global_norm(accumulate: int) -> None:
+    """Those of the whole batch, not of each micro-batch."""
+    expected = plain_losses(smooth(), momentum, constant, clip=0.05)
+    reports = train(smooth(), make_task(clip_norm=0.05, accumulate=accumulate))
+    assert losses(reports) == pytest.approx(expected, rel=0, abs=1e-6)
+    assert losses(reports)[-1] > 1.5 * losses(train(smooth()))[-1]
+
+
+def test_bf16_is_torchs_autocast_around_model_and_criterion(tmp_path: Path) -> None:
+    expected = plain_losses(smooth(), momentum, constant, bf16=True)
+    reports = train(smooth(), make_task(precision="bf16"), make_trial(checkpoint=str(tmp_path)))
+    assert losses(reports) == pytest.approx(expected, rel=0, abs=1e-6)
+    assert losses(reports) != pytest.approx(losses(train(smooth())), rel=0, abs=1e-5)
+    state = load_file(tmp_path / MODEL_FILE)
+    assert {tensor.dtype for tensor in state.values()} == {torch.float32}
+    model, parts = restored(smooth(), tmp_path), [t.split(32) for t in smooth().val_data.tensors]  # type: ignore[attr-defined]
+    with torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
+        squares = sum(
+            mean_square(model(part), [part, target]).item() * len(part) for part, target in zip(*parts, strict=True)
+        )
+    assert reports[-1].metrics["val_loss"] == pytest.approx(squares / 37, rel=1e-6)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a machine without GPUs fp16 is refused")
+def test_fp16_is_refused_without_a_gpu() -> None:
+    from tune_lr import colossal
+
+    with pytest.raises(InputError) as caught:
+        colossal.check_plugin(make_task(precision="fp16"))
+    assert (
+        str(caught.value) == "training.precision: fp16 needs a GPU and this worker has none; on CPUs use bf16 or fp32"
+    )
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_norms_and_biases_can_be_left_without_weight_decay(grouped: bool) -> None:
+    """The ratios between a workload's groups stay."""
+    ratios = [0.1, 1.0] if grouped else [1.0, 1.0]
+
+    def optimizer(model: nn.Module) -> torch.optim.Optimizer:
+        groups = [
+            {"params": [p], "lr": LR * ratio, "weight_decay": 0.5 if p.dim() > 1 else 0.0}
+            for layer, ratio in zip((model[0], model[2]), ratios, strict=True)  # type: ignore[index]
+            for p in layer.parameters()
+        ]
+        return torch.optim.SGD(groups, lr=LR)
+
+    workload = smooth(param_groups=two_groups) if grouped else smooth()
+    given = {"optimizer_args": {"weight_decay": 0.5}}
+    reports = train(workload, make_task(**given, decay_norms_and_biases=False))
+    assert losses(reports) == pytest.approx(plain_losses(workload, optimizer, constant), rel=0, abs=1e-6)
+    assert losses(reports) != losses(train(workload, make_task(**given)))
+
+
+def test_a_trial_has_its_own_arguments_of_the_optimizer() -> None:
+    def optimizer(model: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.SGD(model.parameters(), lr=LR, momentum=0.5, weight_decay=0.1)
+
+    spec = make_trial(optimizer={"momentum": 0.5, "weight_decay": 0.1})
+    assert losses(train(smooth(), trial=spec)) == pytest.approx(plain_losses(smooth(), optimizer, constant), abs=1e-6)
+
+
+class Augmented(Dataset[Any]):
+    """Items with noise from each of the three sources of random numbers that a data set may draw from."""
+
+    def __init__(self, data: Any) -> None:
+        self._data = data
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitem__(self, index: int) -> Any:
+        item, target = self._data[index]
+        return item + 0.1 * torch.randn(8) + 0.1 * random.random() + 0.1 * np.random.rand(), target
+
+
+def test_batches_are_the_same_whoever_loads_them() -> None:
+    """With augmentation, and dropout beside it: bit for bit. No process is left over."""
+
+    def curve(workers: int) -> dict[str, Any]:
+        workload = regression()
+        noisy = replace(workload, train_data=Augmented(workload.train_data), val_data=Augmented(workload.val_data))
+        return figures(train(noisy, make_task(loader_workers=workers, accumulate=2), make_trial(max_steps=35)))
+
+    in_loop = curve(0)
+    assert curve(2) == in_loop
+    assert not multiprocessing.active_children()
+    assert in_loop != figures(train(regression(), make_task(accumulate=2), make_trial(max_steps=35)))
+
+
+def test_the_processes_that_load_end_with_a_trial_that_is_cut_short() -> None:
+    training = Training(regression(), make_task(loader_workers=2, report_every=5), make_trial(), CPU)
+    training.run()
+    assert len(multiprocessing.active_children()) == 2
+    del training
+    assert not multiprocessing.active_children()
+
+
+def test_part_of_the_validation_data_lies_evenly_over_all_of_it(tmp_path: Path) -> None:
+    """The same items at each report; a confirmation reads all."""
+    workload = regression(val=37)
+    inputs, targets = workload.val_data.tensors  # type: ignore[attr-defined]
+
+    def val_loss(phase: str, items: int) -> float:
+        trial = make_trial(phase=phase, checkpoint=str(tmp_path))
+        return train(workload, make_task(val_items=items), trial)[-1].metrics["val_loss"]
+
+    def expected(chosen: list[int]) -> float:
+        with torch.inference_mode():
+            outputs = restored(workload, tmp_path)(inputs[chosen])
+            return (outputs - targets[chosen]).double().square().mean().item()
+
+    assert val_loss("search", 5) == pytest.approx(expected([0, 7, 14, 22, 29]), rel=1e-6)
+    everything = pytest.approx(expected(list(range(37))), rel=1e-6)
+    assert val_loss("search", 1000) == everything
+    assert val_loss("confirm", 5) == everything
+
+
+class Scattering(nn.Module):
+    """Uses an operation that torch has no deterministic algorithm for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        weights = torch.ones(8).put_(torch.tensor([0, 0]), torch.tensor([1.0, 2.0]))
+        outputs: Tensor = self.linear(inputs * weights)
+        return outputs
+
+
+def test_deterministic_mode_is_set_and_reset_with_the_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what it sets for the process, put back at the end
+    try:
+        Training(regression(), make_task(deterministic=True), make_trial(), CPU).run()
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.backends.cudnn.deterministic
+        with pytest.raises(InputError, match="^workload: the model, .*does not have a deterministic implementation"):
+            check_task(regression(model=Scattering), make_task(deterministic=True), make_trial())
+    finally:
+        Training(regression(), make_task(), make_trial(), CPU).run()
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert not torch.backends.cudnn.deterministic
+    check_task(regression(model=Scattering), make_task(), make_trial())
+
+
+class Reads(TorchFunctionMode):
+    """Counts what would make the host wait for a GPU: reading a tensor's value."""
+
+    _READS = ("item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__", "__index__", "__array__")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += getattr(function, "__name__", "") in self._READS
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "details",
+    [{}, {"accumulate": 2, "clip_norm": 1.0, "precision": "bf16"}, {"optimizer": "adamw", "optimizer_args": {}}],
+)
+def test_losses_are_read_once_in_so_many_steps(details: dict[str, Any]) -> None:
+    """And once a validation: nothing else waits for the device. Adam counts its steps on the host."""
+    training = Training(smooth(), make_task(report_every=40, **details), make_trial(max_steps=40), CPU)
+    with Reads() as reads:
+        training.run()
+    of_adam = 40 * 4 if "optimizer" in details else 0
+    assert reads.count == math.ceil(40 / STEPS_PER_READ) + 1 + of_adam
+
+
+DETAILS: dict[str, Any] = {
+    "accumulate": 2,
+    "clip_norm": 0.3,
+    "precision": "bf16",
+    "decay_norms_and_biases": False,
+    "loader_workers": 1,
+    "val_items": 20,
+    "optimizer_args": {"momentum": 0.9, "weight_decay": 0.1},
+}
+
+
+def test_a_trial_with_every_detail_gives_the_same_curve_again_bit_for_bit() -> None:
+    task, trial = make_task(**DETAILS), make_trial(max_steps=35)
+    first = figures(train(regression(), task, trial))
+    train(
+        regression(), make_task(optimizer="adamw", optimizer_args={}, report_every=7), make_trial(seed=9, max_steps=9)
+    )
+    assert figures(train(regression(), task, trial)) == first
 
 
 # --- reports ----------------------------------------------------------------------------------------------------------
@@ -532,7 +753,9 @@ def one_and_two(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any
     return one, json.loads((folder / "reports.json").read_text()), folder
 
 
-@pytest.mark.parametrize(("name", "steps", "reports"), [("lenet5", 300, 5), ("tokens", 62, 2), ("odd", 62, 2)])
+@pytest.mark.parametrize(
+    ("name", "steps", "reports"), [("lenet5", 300, 5), ("tokens", 62, 2), ("details", 62, 2), ("odd", 62, 2)]
+)
 def test_two_ranks_train_as_one_does(
     name: str, steps: int, reports: int, one_and_two: tuple[dict[str, Any], dict[str, Any], Path]
 ) -> None:
@@ -563,13 +786,15 @@ def test_two_ranks_validate_every_item_once(one_and_two: tuple[dict[str, Any], d
 @pytest.mark.parametrize(
     ("task", "trial", "expected"),
     [
-        ({"batch_size": 33, "workers": 2}, {}, "batch_size: 33 cannot be split evenly over "
-         "scaling.workers_per_trial (got 2)"),
+        ({"batch_size": 33, "workers": 2}, {}, "batch_size: must be a multiple of "
+         "scaling.workers_per_trial 2 (got 33)"),
         ({"batch_size": 256}, {}, "batch_size: the training data has 200 items, fewer than one batch of 256"),
         ({"metric": "val_accuracy"}, {}, "metric.name: the workload does not measure it (got 'val_accuracy'); "
          "it has val_loss, val_error"),
         ({"optimizer": "sdg"}, {}, "optimizer.name: no such optimizer (got 'sdg'); did you mean 'sgd'?"),
         ({"optimizer_args": {"momentum": -1}}, {}, "optimizer: SGD refuses its arguments"),
+        ({"searched_args": ({"momentum": 0.9}, {"momentum": -1})}, {}, "parameters.optimizer: SGD refuses"),
+        ({"searched_args": ({"momentom": 0.9},)}, {}, "parameters.optimizer.momentom: SGD has no such argument"),
         ({}, {"lr_schedule": "cyclic", "parameters": {"mode": "triangular2", "step_size_up": 2}, "max_steps": 5000},
          "lr_schedule cyclic: triangular2 halves"),
     ],
@@ -577,6 +802,36 @@ def test_two_ranks_validate_every_item_once(one_and_two: tuple[dict[str, Any], d
 def test_what_contradicts_the_workload_is_refused(task: dict[str, Any], trial: dict[str, Any], expected: str) -> None:
     with pytest.raises(InputError) as caught:
         check_task(regression(), make_task(**task), make_trial(**trial))
+    assert str(caught.value).startswith(expected)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+PIPELINE = {
+    "plugin": "hybrid_parallel",
+    "plugin_args": {"pp_size": 2, "num_microbatches": 2},
+    "workers": 2,
+    "gpus_per_worker": 1.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("workload", "task", "expected"),
+    [
+        (regression, PIPELINE, "scaling.plugin_args.pp_size: a pipeline takes batches that are mappings (got list)"),
+        (lambda: replace(sentences(), forward=lambda model, batch: model(**batch)), PIPELINE,
+         "scaling.plugin_args.pp_size: a pipeline calls the model itself"),
+        (lambda: replace(sentences(), val_data=Sentences(15, 2)), PIPELINE,
+         "scaling.plugin_args.pp_size: a pipeline validates on whole batches: val_data has 15 items, fewer than one"),
+        (lambda: regression(param_groups=two_groups), {"plugin": "fsdp"},
+         "scaling.plugin: 'fsdp' does not go with the workload's param_groups"),
+        (regression, {"accumulate": 3}, "batch_size: must be a multiple of training.accumulate 3 (got 32)"),
+    ],
+)  # fmt: skip
+def test_what_a_plugin_cannot_do_with_the_workload_is_refused(
+    workload: Callable[[], Workload], task: dict[str, Any], expected: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        check_task(workload(), make_task(**task), make_trial())
     assert str(caught.value).startswith(expected)
     assert len(str(caught.value).splitlines()) == 1
 
@@ -591,13 +846,13 @@ def test_a_plugin_that_wants_a_gpu_is_refused_without_one(plugin: str) -> None:
     from tune_lr import colossal
 
     with pytest.raises(InputError) as caught:
-        colossal.check_plugin(plugin, {})
+        colossal.check_plugin(make_task(plugin=plugin))
     assert str(caught.value) == (f"scaling.plugin: {plugin!r} needs a GPU and this worker has none; on CPUs use 'ddp'")
 
 
 def test_plugin_arguments_are_checked() -> None:
     from tune_lr import colossal
 
-    colossal.check_plugin("ddp", {"broadcast_buffers": False})
+    colossal.check_plugin(make_task(plugin_args={"broadcast_buffers": False}))
     with pytest.raises(InputError, match="^scaling.plugin_args: .*'bucket_capacity'"):
-        colossal.check_plugin("ddp", {"bucket_capacity": 1})
+        colossal.check_plugin(make_task(plugin_args={"bucket_capacity": 1}))

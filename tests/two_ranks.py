@@ -6,6 +6,7 @@ Rank 0 leaves FOLDER/reports.json. Imported, this is the same code for a group o
 """
 
 import json
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,13 @@ def sentences() -> Workload:
         collate_fn=pad,
         batch_weight=lambda batch: float((batch["labels"] != 0).sum()),
     )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def mean_square(outputs: Tensor, batch: Batch) -> Tensor:
@@ -156,6 +164,9 @@ def run_all(workers: int, folder: Path) -> dict[str, Any]:
     return {
         "lenet5": figures(train(mnist_5k(val=499), lenet5, make_trial(lr=0.02, max_steps=300))),
         "tokens": figures(train(sentences(), make_task(workers=workers), make_trial(lr=0.1))),
+        "details": figures(
+            train(sentences(), make_task(workers=workers, accumulate=4, clip_norm=0.1), make_trial(lr=0.1))
+        ),
         "odd": figures(train(plain, make_task(workers=workers), make_trial(checkpoint=str(folder / "odd")))),
     }
 

@@ -7,6 +7,7 @@ from typing import Any
 from tune_lr.lr_schedules import make_lr_schedule
 from tune_lr.optimizers import colossalai_class
 from tune_lr.study import Study
+from tune_lr.trial import OPTIMIZER, split_parameters
 from tune_lr.verdict import Finalist
 
 
@@ -24,7 +25,7 @@ def best_of(study: Study) -> dict[str, Any]:
         }
     return {
         **_figures(winner),
-        "optimizer": {"name": config.optimizer.name, **config.optimizer.args},
+        "optimizer": {"name": config.optimizer.name, **_arguments(study, winner)},
         "batch_size": study.facts["batch_size"],
         "max_steps": config.max_steps,
         "metric": {"name": config.metric.name, "goal": config.metric.goal},
@@ -42,11 +43,11 @@ def code(study: Study, finalist: Finalist) -> str:
     config, facts = study.config, study.facts
     schedule = make_lr_schedule(
         finalist.lr_schedule,
-        _unqualified(finalist.parameters),
+        split_parameters(finalist.parameters)[0],
         config.max_steps,
         steps_per_epoch=facts["steps_per_epoch"],
     )
-    arguments = {"lr": finalist.lr, **config.optimizer.args}
+    arguments = {"lr": finalist.lr, **_arguments(study, finalist)}
     lines = schedule.code(finalist.lr, cycle_momentum=facts["cycles_momentum"]).rstrip()
     settings = ", ".join(f"{name}={tuple(v) if isinstance(v, list) else v!r}" for name, v in arguments.items())
     name, imports = f"torch.optim.{facts['optimizer']}", "import torch\n"
@@ -59,11 +60,18 @@ def code(study: Study, finalist: Finalist) -> str:
     )
 
 
+def _arguments(study: Study, finalist: Finalist) -> dict[str, Any]:
+    """Of the optimizer, all but the LR."""
+    return {**study.config.optimizer.args, **split_parameters(finalist.parameters)[1]}
+
+
 def _figures(finalist: Finalist) -> dict[str, Any]:
+    """`parameters` are the LR schedule's; the optimizer's, where they are searched, stay qualified beside them."""
+    schedule, optimizer = split_parameters(finalist.parameters)
     return {
         "lr_schedule": finalist.lr_schedule,
         "lr": finalist.lr,
-        "parameters": _unqualified(finalist.parameters),
+        "parameters": schedule | {f"{OPTIMIZER}{name}": value for name, value in optimizer.items()},
         "mean": finalist.mean,
         "interval": _plain(finalist.interval),
         "seeds": list(finalist.seeds),
@@ -79,10 +87,6 @@ def _test(result: Mapping[str, Any] | None, winner: Finalist) -> dict[str, float
         return None
     values: list[Mapping[str, float]] = result["values"]
     return {name.removeprefix("test_"): fmean(seed[name] for seed in values) for name in values[0]}
-
-
-def _unqualified(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    return {name.partition(".")[2]: value for name, value in parameters.items()}
 
 
 def _plain(interval: tuple[float, float] | None) -> list[float] | None:

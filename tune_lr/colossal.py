@@ -4,15 +4,22 @@ Importing this module imports ColossalAI (seconds): only workers do.
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+from torch.distributed.fsdp import BackwardPrefetch, CPUOffload, MixedPrecision, ShardingStrategy
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_map
 
-from tune_lr.errors import InputError
+from tune_lr.errors import InputError, one_line
+from tune_lr.plugins import DTYPES
 from tune_lr.stand_ins import left_out
+from tune_lr.trial import Task
 
 # What warns are its own dependencies: nothing that a user can act on. What is left out it needs for LoRA, quantization
 # and 8-bit optimizers.
@@ -21,7 +28,14 @@ with warnings.catch_warnings(), left_out("peft", "bitsandbytes"):
     import colossalai
     from colossalai.accelerator import get_accelerator
     from colossalai.booster import Booster
-    from colossalai.booster.plugin import TorchDDPPlugin
+    from colossalai.booster.mixed_precision.fp16_torch import TorchAMPOptimizer
+    from colossalai.booster.plugin import (
+        GeminiPlugin,
+        HybridParallelPlugin,
+        LowLevelZeroPlugin,
+        TorchDDPPlugin,
+        TorchFSDPPlugin,
+    )
     from colossalai.booster.plugin.torch_ddp_plugin import TorchDDPModel
     from colossalai.interface import ModelWrapper, OptimizerWrapper
     from colossalai.logging import disable_existing_loggers
@@ -46,8 +60,14 @@ class CPUDDPPlugin(TorchDDPPlugin):  # type: ignore[misc]
         return TorchDDPModel(model, **self.ddp_kwargs), wrapped, criterion, dataloader, lr_scheduler
 
 
-# Each of these raised on a CPU when it was tried with colossalai 0.5.0.
-GPU_PLUGINS = ("low_level_zero", "gemini", "fsdp", "hybrid_parallel")
+PLUGINS = {
+    "ddp": TorchDDPPlugin,
+    "low_level_zero": LowLevelZeroPlugin,
+    "gemini": GeminiPlugin,
+    "fsdp": TorchFSDPPlugin,
+    "hybrid_parallel": HybridParallelPlugin,
+}
+_DTYPES = dict(zip(DTYPES, (torch.float32, torch.bfloat16, torch.float16), strict=True))
 
 
 def launch(rank: int, world_size: int, host: str, port: int) -> None:
@@ -66,38 +86,132 @@ def optimizer_class(name: str) -> type[Optimizer]:
     return cls
 
 
-def check_plugin(name: str, arguments: Mapping[str, Any]) -> None:
-    """Raises InputError where this machine cannot serve the plugin. After `launch`: plugins want a process group."""
-    if name in GPU_PLUGINS and not torch.cuda.is_available():
-        raise InputError(f"scaling.plugin: {name!r} needs a GPU and this worker has none; on CPUs use 'ddp'")
-    if name != "ddp":
-        raise InputError(f"scaling.plugin: {name!r} is not supported by this version of tune-lr; use 'ddp'")
+def check_plugin(task: Task) -> None:
+    """Raises InputError where this machine cannot serve the plugin or the precision. After `launch`: plugins want a
+    process group."""
+    if task.plugin != "ddp" and not torch.cuda.is_available():  # each of them raised on a CPU with colossalai 0.5.0
+        raise InputError(f"scaling.plugin: {task.plugin!r} needs a GPU and this worker has none; on CPUs use 'ddp'")
+    if task.precision == "fp16" and not torch.cuda.is_available():
+        raise InputError("training.precision: fp16 needs a GPU and this worker has none; on CPUs use bf16 or fp32")
     try:
-        _ddp(arguments)
-    except TypeError as error:
-        raise InputError(
-            f"scaling.plugin_args: {error}; these are the arguments of ColossalAI's TorchDDPPlugin"
-        ) from None
+        _plugin(task)
+    except (AssertionError, TypeError, ValueError) as error:
+        what = f"ColossalAI's {PLUGINS[task.plugin].__name__} refuses them: {one_line(error)}"
+        raise InputError(f"scaling.plugin_args: {what} (got {dict(task.plugin_args)!r})") from None
 
 
-def _ddp(arguments: Mapping[str, Any]) -> TorchDDPPlugin:
-    on_cpu = device().type == "cpu"
-    return (CPUDDPPlugin if on_cpu else TorchDDPPlugin)(**arguments)
+def _plugin(task: Task) -> Any:
+    """The plugin, with the precision and the clipping of the task put as each of them wants it."""
+    options = dict(task.plugin_args)
+    if "communication_dtype" in options:
+        options["communication_dtype"] = _DTYPES[options["communication_dtype"]]
+    if task.plugin == "ddp":
+        options = {"gradient_as_bucket_view": True, **options}  # saves a copy of the gradients
+        return (CPUDDPPlugin if device().type == "cpu" else TorchDDPPlugin)(**options)
+    if task.plugin == "fsdp":
+        return TorchFSDPPlugin(**_of_fsdp(options, _DTYPES[task.precision]))
+    if task.plugin == "gemini" and task.accumulate > 1:
+        options["enable_gradient_accumulation"] = True
+    if task.plugin == "hybrid_parallel":
+        options = {"tp_size": 1, "pp_size": 1, **options}
+        # With whole tensors it changes nothing but that ColossalAI's own forward takes the place of the model's.
+        options.setdefault("parallel_output", options["tp_size"] > 1)
+    return PLUGINS[task.plugin](precision=task.precision, max_norm=task.clip_norm or 0.0, **options)
+
+
+def _of_fsdp(options: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    """The options of FSDP that a YAML names, as the objects that they stand for."""
+    made: dict[str, Callable[[Any], Any]] = {
+        "sharding_strategy": lambda name: ShardingStrategy[name],
+        "backward_prefetch": lambda name: BackwardPrefetch[name],
+        "cpu_offload": lambda on: CPUOffload(offload_params=on),
+    }
+    options = {name: made[name](value) if name in made else value for name, value in options.items()}
+    if dtype is not torch.float32:
+        options["mixed_precision"] = MixedPrecision(param_dtype=dtype, reduce_dtype=dtype, buffer_dtype=dtype)
+    return options
 
 
 class Boosted:
-    """A model and its optimizer under a ColossalAI plugin: forward, backward, update."""
+    """A model and its optimizer under a ColossalAI plugin: forward, backward, update.
 
-    def __init__(self, model: nn.Module, optimizer: Optimizer, plugin_args: Mapping[str, Any]) -> None:
-        self._booster = Booster(plugin=_ddp(plugin_args))
+    Raises InputError where the plugin refuses the model or the optimizer.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: Optimizer, task: Task) -> None:
+        self._task, self._plugin = task, _plugin(task)
+        self._booster = Booster(plugin=self._plugin)
         self.model: ModelWrapper
-        self.model, self.optimizer, _, _, _ = self._booster.boost(model, optimizer)
+        try:
+            self.model, self.optimizer, _, _, _ = self._booster.boost(model, optimizer)
+        except (AssertionError, NotImplementedError, TypeError, ValueError) as error:
+            if task.plugin == "ddp":
+                raise
+            what = f"{task.plugin!r} refuses this model or its optimizer: {one_line(error)}"
+            raise InputError(f"scaling.plugin: {what}") from None
+        # With ddp ranks hold whole models, and the precision is torch's autocast: ColossalAI's own bf16 is an abstract
+        # class, its fp16 leaves the criterion out. The other plugins hold parts of models, in that precision.
+        self.whole = task.plugin == "ddp"
+        self._autocast = self.whole and task.precision != "fp32"
+        self.scaler: GradScaler | None = None  # of fp16: finds the scale at which no gradient overflows
+        if self._autocast and task.precision == "fp16":
+            self.optimizer = TorchAMPOptimizer(self.optimizer.optim)
+            self.scaler = self.optimizer.scaler
+
+    def precision(self) -> AbstractContextManager[Any]:
+        """The model, the criterion and the metrics are computed in it."""
+        if not self._autocast:
+            return nullcontext()
+        return torch.autocast(device().type, _DTYPES[self._task.precision])
+
+    def in_fp32(self, outputs: Any) -> Any:
+        """A model's outputs, fit for a criterion: a loss of 8 bits could not be compared."""
+        if self.whole or self._task.precision == "fp32":
+            return outputs
+        return tree_map(lambda x: x.float() if isinstance(x, Tensor) and x.is_floating_point() else x, outputs)
+
+    def more_to_come(self) -> AbstractContextManager[Any]:
+        """For all but the last micro-batch: its gradients are added up, not yet exchanged, where the plugin can."""
+        zero2 = self._task.plugin_args.get("zero_stage") == 2
+        if zero2 or not self._plugin.support_no_sync():
+            return nullcontext()
+        context: AbstractContextManager[Any] = self._booster.no_sync(self.model, self.optimizer)
+        return context
 
     def backward(self, loss: Tensor) -> None:
         self._booster.backward(loss, self.optimizer)
 
+    def run_pipeline(self, batch: Any, criterion: Callable[[Any, Any], Tensor]) -> Tensor | None:
+        """Forward and backward of a batch through all stages; its loss on the last one, None on the others."""
+        result = self._booster.execute_pipeline(iter([batch]), self.model, criterion, self.optimizer)
+        loss: Tensor | None = result["loss"]
+        return loss
+
+    def look_through_pipeline(self, batch: Any, criterion: Callable[[Any, Any], Tensor]) -> None:
+        """Forward alone; `criterion` is called on the last stage, once a micro-batch. Under `torch.no_grad`."""
+        with self.model.no_sync():  # else it would add up gradients of shared parameters, and there are none
+            self._booster.execute_pipeline(iter([batch]), self.model, criterion)
+
+    def update(self) -> None:
+        """One optimizer step. The other plugins clip by themselves, in the step."""
+        clip = self._task.clip_norm
+        if clip is not None and self._task.plugin == "ddp":
+            self.optimizer.clip_grad_by_norm(clip)
+        elif clip is not None and self._task.plugin == "fsdp":
+            self.model.module.clip_grad_norm_(clip)  # FSDP's own: a rank sees only its part of the gradients
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
     @property
     def inner(self) -> nn.Module:
-        """The user's own module, without the wrapper: evaluating it needs no communication."""
+        """The user's own module, without the wrapper: with ddp, evaluating it needs no communication."""
         module: nn.Module = self.model.unwrap()
         return module
+
+    def save(self, path: Path) -> None:
+        """Writes the whole model's weights, gathered from all ranks, each of which calls this."""
+        self._booster.save_model(self.model, str(path), shard=False, use_safetensors=True)
+
+    def load(self, path: Path) -> None:
+        """Reads what `save` wrote; each rank calls this."""
+        self._booster.load_model(self.model, str(path))

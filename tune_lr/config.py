@@ -7,6 +7,7 @@ each other. Every error is one line: `FILE:LINE FIELD: what is wrong (got X); wh
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from itertools import islice, product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -28,11 +29,13 @@ from pydantic_core import ErrorDetails
 
 from tune_lr.errors import suggestion
 from tune_lr.lr_schedules import SCHEDULES, check_parameters
+from tune_lr.plugins import batch_divisor, layout, option_mistakes, plugin_mistakes
 from tune_lr.yaml_file import (
     FieldPath,
     Issue,
     Places,
     first_error,
+    lay_over,
     one_line,
     plain_data,
     read_fields,
@@ -188,7 +191,8 @@ def _number(value: Any) -> Any:
 
 
 class Distribution(Drawn):
-    """How one parameter of an LR schedule is drawn: one `value`, or one of `values`, or between `min` and `max`.
+    """How one parameter of an LR schedule, or one argument of the optimizer, is drawn: one `value`, or one of `values`,
+    or between `min` and `max`.
 
     `distribution` is set exactly where `min` and `max` are. Its bounds are ints for `int_uniform` (both inclusive) and
     floats for `uniform` and `log_uniform_values`. Left out, it is `int_uniform` where both bounds are ints, unless the
@@ -274,10 +278,23 @@ class LRRange(Drawn):
 
 
 class Parameters(_Model):
-    """What is searched. `lr_schedule`: LR schedule -> parameter -> how it is drawn; one left out keeps its default."""
+    """What is searched. `lr_schedule`: LR schedule -> parameter -> how it is drawn; one left out keeps its default.
+    `optimizer`: argument -> how it is drawn; the range test takes what the field `optimizer` says of it.
+    """
 
     lr: LRRange
     lr_schedule: Mapping[str, Mapping[str, Distribution]]
+    optimizer: Mapping[str, Distribution] = {}
+
+    @field_validator("optimizer", mode="before")
+    @classmethod
+    def _arguments(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        for name, where in (("lr", "parameters.lr"), ("name", "optimizer.name")):
+            if name in data:
+                raise FieldError(f"is set by {where} (got {shown(data[name])}); write it there", name)
+        return {name: _uniform(how) for name, how in data.items()}
 
     @field_validator("lr_schedule", mode="before")
     @classmethod
@@ -317,9 +334,13 @@ def _numbers_are_uniform(schedule: str, drawn: Any) -> Any:
     if not isinstance(drawn, dict):
         return drawn
     numbers = {parameter.name for parameter in SCHEDULES[schedule].parameters if parameter.kind == "number"}
-    ranges = {key for key, how in drawn.items() if isinstance(how, dict) and {"min", "max"} <= how.keys()}
-    unsaid = {key for key in numbers & ranges if drawn[key].get("distribution") is None}
-    return {key: {**how, "distribution": "uniform"} if key in unsaid else how for key, how in drawn.items()}
+    return {key: _uniform(how) if key in numbers else how for key, how in drawn.items()}
+
+
+def _uniform(how: Any) -> Any:
+    """A range that does not say its distribution."""
+    unsaid = isinstance(how, dict) and {"min", "max"} <= how.keys() and how.get("distribution") is None
+    return {**how, "distribution": "uniform"} if unsaid else how
 
 
 class FixedRamp(_Model):
@@ -333,7 +354,8 @@ class FixedRamp(_Model):
 
 class Fixed(_Model):
     """A configuration that is trained as it stands, beside those that are searched: an LR schedule, its peak `lr` and,
-    as further keys, that schedule's parameters; or a `ramp`. It is never pruned and teaches the sampler nothing.
+    as further keys, that schedule's parameters; or a `ramp`. It is never pruned and teaches the sampler nothing. With
+    `keep_model` its trained weights stay in the trial's folder.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -343,6 +365,7 @@ class Fixed(_Model):
     lr_schedule: str | None = None
     lr: Annotated[float, PlainValidator(_lr)] | None = None
     ramp: FixedRamp | None = None
+    keep_model: bool = False
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -357,9 +380,29 @@ class Fixed(_Model):
         return " ".join([f"{self.lr_schedule} lr={self.lr:g}", *(f"{k}={v}" for k, v in self.parameters.items())])
 
 
+class TrainingDetails(_Model):
+    """How a step is computed, and what a validation reads.
+
+    `accumulate`: micro-batches per optimizer step. `clip_norm`: the most that the norm of all gradients may be; None
+    does not clip. `decay_norms_and_biases` False: parameters of fewer than two dimensions have no weight decay.
+    `loader_workers`: processes that load batches for each worker; 0 loads them in the loop. `val_items`: how many items
+    of the validation data a report of a search trial reads; None reads all. `deterministic`: torch uses deterministic
+    algorithms, and raises where it has none.
+    """
+
+    accumulate: Count = 1
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    decay_norms_and_biases: bool = True
+    loader_workers: int = Field(default=0, ge=0, le=10**4)
+    val_items: Count | None = None
+    deterministic: bool = False
+
+
 class Scaling(_Model):
     """What one trial runs on: its workers (processes, ranks), the CPUs and GPUs of each, and a ColossalAI plugin.
-    `max_concurrent` None: as many trials at once as fit. A worker that is silent for `timeout_s` seconds is replaced.
+    `max_concurrent` None: as many trials at once as fit. Workers that take no step for `timeout_s` seconds
+    are replaced. `cold_workers`: workers are started anew for each trial; None: with every plugin but ddp.
     """
 
     workers_per_trial: Count = 1
@@ -368,7 +411,19 @@ class Scaling(_Model):
     plugin: Literal["ddp", "low_level_zero", "gemini", "fsdp", "hybrid_parallel"] = "ddp"
     plugin_args: dict[str, Any] = {}
     max_concurrent: Count | None = None
+    cold_workers: bool | None = None
     timeout_s: float = Field(default=600.0, gt=0, le=10**6)
+
+
+class Checkpoints(_Model):
+    """How often the state of a running trial is kept, so that after a lost worker or driver it goes on from there:
+    every so many steps, every so many minutes, or whichever comes first; never where both are null. The last `keep`
+    stay until the trial ends.
+    """
+
+    every_steps: Count | None = None
+    every_minutes: Annotated[float, Field(gt=0, le=10**6)] | None = 10.0
+    keep: Annotated[int, Field(ge=1, le=1000)] = 2
 
 
 class Wandb(_Model):
@@ -404,7 +459,9 @@ class Config(_Model):
     # The default is for studies in which all is fixed; it is refused elsewhere.
     parameters: Parameters = Parameters.model_validate({"lr": {"value": 1.0}, "lr_schedule": {"value": "constant"}})
     fixed: Annotated[tuple[Fixed, ...], Strict(False)] = ()
+    training: TrainingDetails = TrainingDetails()
     scaling: Scaling = Scaling()
+    checkpoints: Checkpoints = Checkpoints()
     wandb: Wandb = Wandb()
 
     @field_validator("workload")
@@ -428,9 +485,13 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
     return _checked(*read_fields(find_space(source), overrides))
 
 
-def parse_config(mapping: Mapping[str, Any], source: str = "<python>") -> Config:
-    """The search space in plain data; `source` stands for the file in messages. Raises InputError."""
-    return _checked(mapping, {(): (0, one_line(source))})
+def parse_config(mapping: Mapping[str, Any], source: str = "<python>", overrides: Sequence[str] = ()) -> Config:
+    """The search space in plain data, with `KEY.PATH=VALUE` laid over it; `source` stands for the file in messages.
+    Raises InputError."""
+    data = deepcopy(dict(mapping))
+    places: Places = {(): (0, one_line(source))}
+    lay_over(data, places, overrides)
+    return _checked(data, places)
 
 
 def _checked(data: Any, places: Places) -> Config:
@@ -444,6 +505,7 @@ def _checked(data: Any, places: Places) -> Config:
         raise first_error(map(_issue, error.errors(include_url=False)), places) from None
     config = _with_plateau_mode(_with_stairs(_with_min_steps(config)))
     issues = [*_contradictions(config), *_schedule_issues(config), *_fixed_issues(config), *_plateau_issues(config)]
+    issues += _plugin_issues(config)
     if issues:
         raise first_error(issues, places)
     return config
@@ -495,6 +557,8 @@ def _model_at(path: FieldPath) -> type[BaseModel]:
     for part in path:
         if "choices" == part:
             return Distribution
+        if str(part) not in model.model_fields:  # an argument of the optimizer
+            continue
         annotation = model.model_fields[str(part)].annotation
         kinds = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
         model = next((kind for kind in kinds if issubclass(kind, BaseModel)), model)
@@ -581,15 +645,38 @@ def _contradictions(config: Config) -> Iterator[Issue]:
         yield Issue(("parameters", "lr", "min"), f"must be less than range_test.high (got {lr.min})")
     if lr.min == "range_test" and isinstance(lr.max, float) and lr.max <= ramp.low:
         yield Issue(("parameters", "lr", "max"), f"must be greater than range_test.low (got {lr.max})")
-    size, workers, gpus = config.batch_size, config.scaling.workers_per_trial, config.scaling.gpus_per_worker
-    if size is not None and size % workers:
-        what = f"must be a multiple of scaling.workers_per_trial (got {size}, workers_per_trial is {workers})"
-        yield Issue(("batch_size",), what)
-    if config.scaling.plugin != "ddp" and not gpus:
-        what = f"needs GPUs (got {config.scaling.plugin}, gpus_per_worker is 0); on CPUs use ddp"
-        yield Issue(("scaling", "plugin"), what)
+    gpus = config.scaling.gpus_per_worker
     if gpus > 1 and gpus != int(gpus):
         yield Issue(("scaling", "gpus_per_worker"), f"must be a whole number or less than 1 (got {gpus})")
+
+
+def _plugin_issues(config: Config) -> Iterator[Issue]:
+    """What the ColossalAI plugin does not have, or cannot do with these workers, this precision or this optimizer."""
+    scaling, training, size = config.scaling, config.training, config.batch_size
+    options = scaling.plugin_args
+    wrong = [Issue(("scaling", *path), what) for path, what in option_mistakes(scaling.plugin, options)]
+    if wrong:
+        yield from wrong
+        return
+    mistakes = plugin_mistakes(
+        scaling.plugin,
+        options,
+        workers=scaling.workers_per_trial,
+        gpus_per_worker=scaling.gpus_per_worker,
+        precision=training.precision,
+        accumulate=training.accumulate,
+        optimizer=config.optimizer.name,
+        decay_all=training.decay_norms_and_biases,
+    )
+    for path, what in mistakes:
+        yield Issue(path, what)
+    try:
+        shape = layout(scaling.plugin, options, scaling.workers_per_trial)
+    except ValueError:
+        return  # one of the mistakes
+    divisor, name = batch_divisor(shape, options, training.accumulate)
+    if size is not None and size % divisor:
+        yield Issue(("batch_size",), f"must be a multiple of {name} (got {size})")
 
 
 def _fixed_issues(config: Config) -> Iterator[Issue]:

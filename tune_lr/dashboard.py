@@ -10,6 +10,7 @@ from tune_lr.errors import ResourceError, one_line
 from tune_lr.plots import schedule_color
 from tune_lr.study_dir import StudyDir
 from tune_lr.tracking import check_server, default_entity, run_id, server_url
+from tune_lr.trial import OPTIMIZER
 
 SAVED = "dashboard.json"  # in the study's wandb/: where the workspace is, so that it is saved again and not twice
 BEST = 3
@@ -79,6 +80,7 @@ def _sections(ws: Any, wr: Any, config: Config) -> list[Any]:
     schedule, lr = wr.Config("lr_schedule"), wr.Config("lr")
     columns = [wr.ParallelCoordinatesPlotColumn(schedule), wr.ParallelCoordinatesPlotColumn(lr, log=True)]
     names = [f"{name}.{parameter}" for name, drawn in config.parameters.lr_schedule.items() for parameter in drawn]
+    names += [f"{OPTIMIZER}{name}" for name in config.parameters.optimizer]
     columns += [wr.ParallelCoordinatesPlotColumn(wr.Config(name)) for name in names]
     columns.append(wr.ParallelCoordinatesPlotColumn(loss))
     step, best = "train/step", {"max_runs_to_show": BEST, "smoothing_type": "none"}

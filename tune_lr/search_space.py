@@ -1,7 +1,7 @@
 """One conditional draw from the search space, inside the bounds that the range test found."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from optuna.trial import Trial
@@ -11,24 +11,27 @@ from tune_lr.config import Distribution, LRRange, Parameters
 
 @dataclass(frozen=True)
 class Draw:
-    """A configuration: the peak LR, the LR schedule and its parameters (unqualified, only those of the space)."""
+    """A configuration: the peak LR, the LR schedule and its parameters, and arguments of the optimizer; both
+    unqualified, and only those of the space."""
 
     lr: float
     lr_schedule: str
     parameters: dict[str, Any]
+    optimizer: dict[str, Any] = field(default_factory=dict)
 
 
 def draw(trial: Trial, space: Parameters, bounds: tuple[float, float]) -> Draw:
     """Draws from `space`; `bounds` (low, high) stand where it says `range_test`.
 
     One `lr` for all schedules: what one of them teaches about it serves the others. A schedule's parameters are drawn
-    only where that schedule is, under qualified names ("step.gamma").
+    only where that schedule is, under qualified names ("step.gamma"), the optimizer's always ("optimizer.momentum").
     """
     lr = _draw_lr(trial, space.lr, bounds)
     names = list(space.lr_schedule)
     name = trial.suggest_categorical("lr_schedule", names) if len(names) > 1 else names[0]
     parameters = {key: _draw(trial, f"{name}.{key}", how) for key, how in space.lr_schedule[name].items()}
-    return Draw(lr, name, parameters)
+    optimizer = {key: _draw(trial, f"optimizer.{key}", how) for key, how in space.optimizer.items()}
+    return Draw(lr, name, parameters, optimizer)
 
 
 def lr_interval(space: LRRange, bounds: tuple[float, float]) -> tuple[float, float]:

@@ -34,7 +34,7 @@ from tune_lr.errors import InputError, NoAnswerError, ResourceError, TuneLRError
 from tune_lr.lr_range_test import LRBounds, Ramp, find_lr_bounds
 from tune_lr.plan import PHASES, needs_range_test
 from tune_lr.search_space import draw
-from tune_lr.study_dir import CURVE_COLUMNS, RANGE_CURVE_COLUMNS, StudyDir, TrialRow
+from tune_lr.study_dir import CURVE_COLUMNS, RANGE_CURVE_COLUMNS, Checkpoint, StudyDir, TrialRow
 from tune_lr.trial import Report, TrialSpec
 from tune_lr.verdict import Verdict, judge, rank_search
 
@@ -74,7 +74,12 @@ class _Open:
     lowest: float = math.inf  # training loss
     reported: int = 0  # the last step whose figure Optuna knows
     decided: int = 0  # the last step at which the pruner was asked
-    repairs: int = 0
+
+    def add(self, report: Report) -> None:
+        self.started = self.started or time.time() - report.seconds
+        self.seconds += report.seconds
+        self.metrics = report.metrics or self.metrics
+        self.lowest = min([self.lowest, *(loss for _, _, loss in report.points if math.isfinite(loss))])
 
 
 class Study:
@@ -100,7 +105,7 @@ class Study:
         self.bounds: LRBounds | None = None
         self.facts: dict[str, Any] = {}
         self._observers, self._phases, self._strict = tuple(observers), tuple(phases), strict
-        self._storage = _open_journal(directory.journal)
+        self._storage = _open_journal(directory)
         self._optuna = {ledger: _open_ledger(ledger, config, self._storage) for ledger in LEDGERS}
         self._open: dict[int, _Open] = {}
         self._again: deque[TrialSpec] = deque()
@@ -112,9 +117,16 @@ class Study:
         self._test: TrialSpec | None = None
         self._announced = ("", 0)
         self._first = math.inf  # when the first trial started
-        self._load()
-        if resume:
-            self._take_up()
+        try:
+            self._load()
+            lost = directory.numbers() - self._numbers()
+            if lost:
+                what = f"knows nothing of trial {min(lost)}, whose files are there; is it cut short?"
+                raise ResourceError(f"{directory.journal}: {what} Put the whole file back")
+            if resume:
+                self._take_up()
+        except (KeyError, TypeError, ValueError, AttributeError) as error:  # what was read is no study's
+            raise _no_journal(directory.journal, error) from None
 
     # --- what runs next -------------------------------------------------------------------------------------
 
@@ -122,14 +134,49 @@ class Study:
         """The next trial to run; None where results have to be waited for, or the study is over."""
         if self.stopped or self.over:
             return None
-        spec = self._again.popleft() if self._again else self._next()
-        if spec is not None and spec.phase != "test":
-            entry = self._open[spec.number]
-            self._open[spec.number] = _Open(spec, entry.trial, reported=entry.reported, decided=entry.decided)
+        try:
+            return self._begin_next()
+        except (OSError, TuneLRError) as error:
+            self._stop(self.directory.trouble(error) if isinstance(error, OSError) else error)
+            return None
+
+    def _begin_next(self) -> TrialSpec | None:
+        again = bool(self._again)
+        spec = self._again.popleft() if again else self._next()
+        if spec is None or spec.phase == "test":
+            return spec
+        entry = self._open[spec.number]
+        entry = _Open(spec, entry.trial, reported=entry.reported, decided=entry.decided)
+        self._open[spec.number] = entry
+        known = self._known(spec) if again else []
+        if not known:
             self._start_curve(spec)
-            self._announce(spec.phase)
-            self._tell("trial_started", spec)
-        return spec
+        self._announce(spec.phase)
+        self._tell("trial_started", spec)
+        for report in known:
+            entry.add(report)
+            self._tell("trial_reported", spec, report)
+        return replace(spec, resume=known[-1].step if known else 0)
+
+    def _known(self, spec: TrialSpec) -> list[Report]:
+        """What a trial that runs again has reported up to the checkpoint from which it goes on, as its curve has it.
+        The curve is cut back to there. Empty where there is no checkpoint: it begins anew."""
+        path = self._curve(spec)
+        columns = RANGE_CURVE_COLUMNS if spec.phase == "range_test" else CURVE_COLUMNS
+        try:
+            curve = self.directory.read_curve(path)
+            if not set(columns) <= curve.keys():
+                return []
+        except ResourceError:  # none, or none that can be read
+            return []
+        checkpoint, refused = self.directory.newest_checkpoint(spec.number, len(curve["step"]))
+        for what in refused:
+            self._tell("notice", f"trial {spec.number}: {what}")
+        if checkpoint is None or curve["step"][: checkpoint.step] != list(range(1, checkpoint.step + 1)):
+            return []
+        self.directory.cut_curve(path, checkpoint.step)
+        self._tell("notice", f"trial {spec.number}: goes on from its checkpoint at step {checkpoint.step}")
+        return _reports(curve, checkpoint)
 
     def _next(self) -> TrialSpec | None:
         for phase in self._phases:
@@ -165,9 +212,11 @@ class Study:
             spec = TrialSpec(number, ledger, seed + RAMP_SEEDS + index, ramp.steps, ramp=ramp)
         elif ledger == "fixed":
             spec = _fixed_spec(number, self.config, index)
+            if self.config.fixed[index].keep_model:
+                spec = replace(spec, checkpoint=str(self.directory.checkpoint(number)))
         elif ledger == "search":
             drawn = draw(trial, self.config.parameters, self._search_bounds())
-            spec = TrialSpec(number, ledger, seed, max_steps, drawn.lr, drawn.lr_schedule, drawn.parameters)
+            spec = TrialSpec(number, ledger, seed, max_steps, **vars(drawn))
         else:
             spec = replace(
                 self._missing_confirmations()[0], number=number, checkpoint=str(self.directory.checkpoint(number))
@@ -183,6 +232,12 @@ class Study:
         """Takes a trial's report; returns whether it goes on."""
         if self.stopped:
             return False
+        try:
+            return self._take(number, report)
+        except OSError as error:
+            return self._stop(self.directory.trouble(error))
+
+    def _take(self, number: int, report: Report) -> bool:
         if report.mistake:
             return self._stop(InputError(report.mistake))
         if self._test is not None and number == self._test.number:
@@ -192,13 +247,9 @@ class Study:
         if report.facts and self.facts != report.facts:
             self.facts = dict(report.facts)
             self._optuna["search"].set_user_attr("facts", self.facts)
-        if report.repairs > entry.repairs:
-            entry.repairs = report.repairs
-            self._tell("notice", f"trial {number}: a worker was lost; its group was replaced and the trial went on")
-        entry.started = entry.started or time.time() - report.seconds
-        entry.seconds += report.seconds
-        entry.metrics = report.metrics or entry.metrics
-        entry.lowest = min([entry.lowest, *(loss for _, _, loss in report.points if math.isfinite(loss))])
+        for text in report.notices:
+            self._tell("notice", f"trial {number}: {text}")
+        entry.add(report)
         self._append_curve(spec, report)
         self._tell("trial_reported", spec, report)
         if report.failure:
@@ -237,6 +288,8 @@ class Study:
 
     def _should_prune(self, entry: _Open, report: Report) -> bool:
         """Tells Optuna and asks its pruner, each once a step: a trial that is run again reports again what is known."""
+        if not report.metrics:  # not a validation, but a checkpoint
+            return False
         if report.step > entry.reported:
             entry.reported = report.step
             entry.trial.report(report.metrics[self.config.metric.name], report.step)
@@ -247,8 +300,14 @@ class Study:
 
     def _end(self, entry: _Open, report: Report, state: str, reason: str) -> bool:
         spec, study = entry.spec, self._optuna[_ledger(entry.spec)]
+        value = None  # what Optuna is told
+        if state == "diverged":
+            value = -PENALTY if self.config.metric.goal == "maximize" else PENALTY
+        elif state == "complete":
+            value = entry.lowest if spec.ramp else entry.metrics[self.config.metric.name]
         outcome = {
             "state": state,
+            "value": value,
             "steps": report.step,
             "metrics": dict(entry.metrics),
             "duration_s": round(entry.seconds, 3),
@@ -257,16 +316,10 @@ class Study:
             "reason": reason,
         }
         entry.trial.set_user_attr("outcome", outcome)
-        if state == "failed":
-            study.tell(entry.trial, state=TrialState.FAIL)
-        elif state == "pruned":
-            study.tell(entry.trial, state=TrialState.PRUNED)
-        elif state == "diverged":
-            study.tell(entry.trial, -PENALTY if self.config.metric.goal == "maximize" else PENALTY)
-        else:
-            study.tell(entry.trial, entry.lowest if spec.ramp else entry.metrics[self.config.metric.name])
+        _tell_optuna(study, entry.trial, outcome)
         del self._open[spec.number]
         self._keep(spec, outcome)
+        self.directory.remove_checkpoints(spec.number)
         self._tell("trial_ended", spec, self.row(spec.number))
         return False
 
@@ -285,13 +338,20 @@ class Study:
         """Reads the bounds off the last round of ramps and writes bounds.json; None where there is nothing to read."""
         last = self._ramps()[-1:]
         rows = [row for row in self.rows() if row.phase == "range_test" and [self._specs[row.number].ramp] == last]
-        paths = [self.directory.range_curve(row.number) for row in rows if row.state == "complete"]
-        curves = [self.directory.read_curve(path) for path in paths]
+        curves = [self._ramp_curve(row) for row in rows if row.state == "complete"]
         if not curves:
             return None
         self.bounds = find_lr_bounds([(curve["lr"], curve["loss"]) for curve in curves])
         self.directory.write_json(self.directory.bounds_json, self.bounds.to_dict())
         return self.bounds
+
+    def _ramp_curve(self, row: TrialRow) -> dict[str, list[float]]:
+        path = self.directory.range_curve(row.number)
+        curve = self.directory.read_curve(path)
+        points = len(curve["lr"]) if curve.keys() == set(RANGE_CURVE_COLUMNS) else 0
+        if points != row.steps:
+            raise ResourceError(f"{path}: has {points} of {row.steps} points; put the whole file back")
+        return curve
 
     def _conclude_range_test(self) -> bool:
         """Reads the bounds off the finished ramps; false where they are extended first, once."""
@@ -357,10 +417,13 @@ class Study:
         except NoAnswerError:
             winner = None
         tested = self.test_result
-        if winner is None or not winner.confirm_trials or (tested and tested["trial"] == winner.trial):
+        kept = winner.confirm_trials if winner else ()
+        if winner and not kept and self._specs[winner.trial].checkpoint:
+            kept = (winner.trial,)
+        if winner is None or not kept or (tested and tested["trial"] == winner.trial):
             self.over = True
             return None
-        checkpoints = tuple(str(self.directory.checkpoint(number)) for number in winner.confirm_trials)
+        checkpoints = tuple(str(self.directory.checkpoint(number)) for number in kept)
         self._test = replace(
             self._specs[winner.trial], number=TEST, phase="test", checkpoint=None, checkpoints=checkpoints
         )
@@ -418,20 +481,25 @@ class Study:
 
     # --- the files ------------------------------------------------------------------------------------------
 
+    def _curve(self, spec: TrialSpec) -> Path:
+        directory, number = self.directory, spec.number
+        return directory.range_curve(number) if spec.phase == "range_test" else directory.curve(number)
+
     def _start_curve(self, spec: TrialSpec) -> None:
         if spec.phase == "range_test":
-            self.directory.start_curve(self.directory.range_curve(spec.number), RANGE_CURVE_COLUMNS)
+            self.directory.start_curve(self._curve(spec), RANGE_CURVE_COLUMNS)
         else:
             self.directory.start_trial(spec.number, spec.to_dict())
-            self.directory.curve(spec.number).unlink(missing_ok=True)
+            self._curve(spec).unlink(missing_ok=True)
 
     def _append_curve(self, spec: TrialSpec, report: Report) -> None:
+        path = self._curve(spec)
         if spec.phase == "range_test":
-            self.directory.append_curve(self.directory.range_curve(spec.number), report.points)
+            self.directory.append_curve(path, report.points)
             return
         if not report.points:
             return
-        path, metrics = self.directory.curve(spec.number), self.facts["metrics"]
+        metrics = self.facts["metrics"]
         if not path.exists():
             self.directory.start_curve(path, [*CURVE_COLUMNS, *metrics])
         points: list[Sequence[float | None]] = [(*point, *[None] * len(metrics)) for point in report.points]
@@ -462,10 +530,23 @@ class Study:
                     self._asked[ledger] += 1
                     self._keep(TrialSpec.from_dict(frozen.user_attrs["spec"]), frozen.user_attrs["outcome"])
 
+    def _numbers(self) -> set[int]:
+        """Of all trials in the journal."""
+        trials = [frozen for study in self._optuna.values() for frozen in study.get_trials(deepcopy=False)]
+        return {frozen.user_attrs["spec"]["number"] for frozen in trials if "spec" in frozen.user_attrs}
+
     def _take_up(self) -> None:
         """Issues again what was interrupted, under its number."""
         for ledger, study in self._optuna.items():
-            interrupted = [frozen for frozen in study.get_trials(deepcopy=False) if not frozen.state.is_finished()]
+            interrupted = []
+            for frozen in study.get_trials(deepcopy=False):
+                if frozen.state == TrialState.RUNNING and "outcome" in frozen.user_attrs:
+                    # The driver died between writing down how it ended and telling Optuna.
+                    _tell_optuna(study, frozen.number, frozen.user_attrs["outcome"])
+                    self._asked[ledger] += 1
+                    self._keep(TrialSpec.from_dict(frozen.user_attrs["spec"]), frozen.user_attrs["outcome"])
+                elif not frozen.state.is_finished():
+                    interrupted.append(frozen)
             for frozen in interrupted:
                 if frozen.state == TrialState.RUNNING:
                     # Optuna's public API has no way back from RUNNING; a waiting trial keeps its number and values.
@@ -485,6 +566,8 @@ class Study:
                 # Its figure may have been written and the pruner not been asked any more.
                 self._open[spec.number] = _Open(spec, trial, reported=reported, decided=reported - 1)
                 self._again.append(spec)
+        for number in self._outcomes:  # killed after a trial's end and before its checkpoints were gone
+            self.directory.remove_checkpoints(number)
 
 
 def extended_ramp(ramp: Ramp, status: str) -> Ramp:
@@ -495,6 +578,27 @@ def extended_ramp(ramp: Ramp, status: str) -> Ramp:
     if status == "diverged_at_start":
         return ramp.over(ramp.low / 1e4, ramp.low * 10)
     return ramp.over(ramp.low / 10, ramp.high * 10)
+
+
+def _reports(curve: Mapping[str, Sequence[float]], checkpoint: Checkpoint) -> list[Report]:
+    """The curve up to a checkpoint as reports, one a validation, of which the first counts for the time of all."""
+    losses = curve["loss" if "loss" in curve else "train_loss"]
+    metrics = [name for name in curve if name.startswith("val_")]
+    reports: list[Report] = []
+    points: list[tuple[int, float, float]] = []
+    for i in range(checkpoint.step):
+        points.append((i + 1, curve["lr"][i], losses[i]))
+        measured = {name: curve[name][i] for name in metrics if not math.isnan(curve[name][i])}
+        if measured or i + 1 == checkpoint.step:
+            seconds = 0.0 if reports else checkpoint.seconds
+            reports.append(Report(i + 1, tuple(points), measured, seconds=seconds))
+            points = []
+    return reports
+
+
+def _tell_optuna(study: optuna.Study, trial: Trial | int, outcome: Mapping[str, Any]) -> None:
+    states = {"failed": TrialState.FAIL, "pruned": TrialState.PRUNED}
+    study.tell(trial, outcome["value"], state=states.get(outcome["state"]))
 
 
 def _ledger(spec: TrialSpec) -> str:
@@ -514,12 +618,13 @@ def _fixed_spec(number: int, config: Config, index: int) -> TrialSpec:
 
 def _trained(spec: TrialSpec) -> tuple[Any, ...]:
     # As text: a parameter may be a list.
-    return spec.lr_schedule, spec.lr, json.dumps(spec.parameters, sort_keys=True), spec.seed
+    return spec.lr_schedule, spec.lr, json.dumps([spec.parameters, spec.optimizer], sort_keys=True), spec.seed
 
 
-def _open_journal(path: Path) -> JournalStorage:
+def _open_journal(directory: StudyDir) -> JournalStorage:
     """Opens the journal, or begins one. A driver that was killed may have left half a line, onto which the next one
     would be written, and its lock, which would be waited for: nobody else writes, since the study is locked."""
+    path = directory.journal
     try:
         if path.exists():
             data = path.read_bytes()
@@ -529,10 +634,21 @@ def _open_journal(path: Path) -> JournalStorage:
                     raise ValueError(f"line {number} is no record")
             if whole < len(data):
                 os.truncate(path, whole)
+        if not (path.exists() and path.stat().st_size) and directory.has_points():
+            raise ResourceError(f"{path}: missing or empty, and there are trials already; put the file back")
         path.with_name(path.name + ".lock").unlink(missing_ok=True)
         return JournalStorage(JournalFileBackend(str(path)))
-    except (OSError, ValueError, KeyError) as error:
-        raise ResourceError(f"{path}: cannot be read as an Optuna journal ({one_line(error)})") from None
+    except ResourceError:
+        raise
+    except OSError as error:
+        raise directory.trouble(error) from None
+    except Exception as error:  # Optuna's reader trusts what it reads
+        raise _no_journal(path, error) from None
+
+
+def _no_journal(path: Path, error: Exception) -> ResourceError:
+    what = f"{type(error).__name__}: {one_line(error)}"
+    return ResourceError(f"{path}: cannot be read as an Optuna journal ({what}); put the whole file back")
 
 
 def _open_ledger(ledger: str, config: Config, storage: JournalStorage) -> optuna.Study:

@@ -8,6 +8,7 @@
     bounds.json       the answer of the LR range test
     range_test/       curve-K.csv, one a replicate; range_test.png
     trials/0007/      params.json, curve.csv, checkpoint/
+    resume/0007/      step-000310/: the last checkpoints of a trial that has not ended
     trials.csv        one row a trial, of every phase
     best.yaml         the winner
     report.html       self-contained
@@ -19,24 +20,32 @@ are appended to, one report at a time, by the driver alone.
 """
 
 import csv
+import errno
 import fcntl
+import hashlib
 import json
 import math
 import os
 import re
 import shutil
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tune_lr.errors import InputError, ResourceError
+from tune_lr.errors import InputError, ResourceError, one_line
 
 FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+# What a file system may refuse at any time, as far as a user can mend it.
+STORAGE_ERRORS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT, errno.ESTALE
+}  # fmt: skip
 STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 RANGE_CURVE_COLUMNS = ("step", "lr", "loss")
@@ -70,6 +79,15 @@ class TrialRow:
     label: str = ""  # of a fixed configuration
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trial's state after `step` steps, which took `seconds`: the bytes of one file a rank, by their names."""
+
+    step: int
+    seconds: float
+    files: Mapping[str, bytes]
+
+
 def check_study_name(name: str) -> str:
     """Returns `name`, or raises InputError where it could leave the folder or trouble a file system."""
     if not STUDY_NAME.fullmatch(name):
@@ -95,6 +113,7 @@ class StudyDir:
         self.range_test = self.root / "range_test"
         self.range_test_png = self.range_test / "range_test.png"
         self.trials = self.root / "trials"
+        self.checkpoints = self.root / "resume"
         self.trials_csv = self.root / "trials.csv"
         self.best_yaml = self.root / "best.yaml"
         self.report_html = self.root / "report.html"
@@ -134,15 +153,23 @@ class StudyDir:
     def read_resumable(self) -> dict[str, Any]:
         """study.yaml with everything in it that a study needs to go on. Raises ResourceError."""
         study = self.read_study()
-        for key in ("name", "id", "python_path", "phases", "config"):
+        for key in ("name", "id", "python_path", "phases", "config", "packages"):  # the last one: config is whole
             if key not in study:
                 raise ResourceError(f"{self.study_yaml}: {key} is missing; is the file cut short?")
         return study
 
+    def is_study(self, ident: str) -> bool:
+        """Whether the study of that id lies here, as this machine sees it."""
+        try:
+            return bool(self.read_study().get("id") == ident)
+        except ResourceError:
+            return False
+
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Holds the study for this process. The kernel lets go of it when the process ends, however it ends."""
-        with open(self.lock_file, "a+") as file:
+        """Holds the study for this process. The kernel lets go of it when the process ends, however it ends. What the
+        storage refuses in the meantime is raised as ResourceError."""
+        with self._storage(), open(self.lock_file, "a+") as file:
             patience = time.monotonic() + 0.5  # for `driver`, which takes the lock for a moment
             while True:
                 try:
@@ -158,6 +185,20 @@ class StudyDir:
             file.write(f"process {os.getpid()} on {os.uname().nodename}")
             file.flush()
             yield
+
+    @contextmanager
+    def _storage(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in STORAGE_ERRORS:
+                raise
+            raise self.trouble(error) from None
+
+    def trouble(self, error: OSError) -> ResourceError:
+        """What the storage has refused, and how to go on."""
+        what = f"{error.filename or self.root}: cannot be read or written ({error.strerror or one_line(error)})"
+        return ResourceError(f"{what}; make room or mend it, then go on with: tune-lr resume {self.root}")
 
     def driver(self) -> str | None:
         """Who holds the study, as "process 12 on host"; None where nobody does."""
@@ -191,7 +232,7 @@ class StudyDir:
         self.write_json(self.trial(number) / "params.json", params)
 
     def start_curve(self, path: Path, columns: Sequence[str]) -> None:
-        """Begins a curve anew: an interrupted trial runs again from its first step."""
+        """Begins a curve anew."""
         with open(path, "w", newline="") as file:
             csv.writer(file, lineterminator="\n").writerow(columns)
 
@@ -200,27 +241,112 @@ class StudyDir:
         with open(path, "a", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([_cell(value) for value in point] for point in points)
 
-    def read_curve(self, path: Path) -> dict[str, list[float]]:
-        """Columns by name; what was not measured is NaN. A torn last line is left out."""
+    def cut_curve(self, path: Path, step: int) -> None:
+        """Leaves the points up to that step: an interrupted trial goes on from there."""
         with open(path, newline="") as file:
-            reader = csv.reader(line for line in file if line.endswith("\n"))
-            header = next(reader, None)
-            if header is None:
-                raise ResourceError(f"{path}: empty; `tune-lr resume` runs an unfinished trial again")
-            columns: dict[str, list[float]] = {name: [] for name in header}
-            for record in reader:
-                for name, text in zip(header, record, strict=True):
-                    columns[name].append(float(text) if text else math.nan)
+            header, *lines = [line for line in file if line.endswith("\n")]
+        with _replacing(path) as file:
+            file.writelines([header, *(line for line in lines if int(line.partition(",")[0]) <= step)])
+
+    def read_curve(self, path: Path) -> dict[str, list[float]]:
+        """Columns by name; what was not measured is NaN. A torn last line is left out. Raises ResourceError."""
+        try:
+            with open(path, newline="") as file:
+                reader = csv.reader(line for line in file if line.endswith("\n"))
+                header = next(reader, None)
+                if header is None:
+                    raise ResourceError(f"{path}: empty; `tune-lr resume` runs an unfinished trial again")
+                columns: dict[str, list[float]] = {name: [] for name in header}
+                for record in reader:
+                    for name, text in zip(header, record, strict=True):
+                        columns[name].append(float(text) if text else math.nan)
+        except (OSError, ValueError, csv.Error) as error:
+            raise ResourceError(f"{path}: cannot be read as a curve ({one_line(error)}); put the file back") from None
         return columns
 
     def range_curves(self) -> list[Path]:
         """The ramps' files, in the order of their number."""
         return sorted(self.range_test.glob("curve-*.csv"), key=lambda path: int(path.stem.split("-")[1]))
 
+    def numbers(self) -> set[int]:
+        """Of the trials that have files."""
+        folders = {int(path.name) for path in self.trials.glob("[0-9]*") if path.name.isdecimal()}
+        return folders | {int(path.stem.split("-")[1]) for path in self.range_curves()}
+
     def has_points(self) -> bool:
         """Whether anything was trained: some curve has more than its header."""
         curves = [*self.range_curves(), *self.trials.glob("*/curve.csv")]
         return any(len(path.read_bytes().splitlines()) > 1 for path in curves)
+
+    # --- checkpoints ----------------------------------------------------------------------------------------
+
+    def checkpoints_of(self, number: int) -> Path:
+        return self.checkpoints / f"{number:04d}"
+
+    def write_checkpoint(self, number: int, checkpoint: Checkpoint, keep: int) -> None:
+        """Writes it, whole or not at all, and leaves the newest `keep` of the trial. Raises OSError."""
+        folder = self.checkpoints_of(number)
+        for stale in folder.glob(".*"):  # of a writer that was killed
+            shutil.rmtree(stale, ignore_errors=True)
+        temporary = folder / f".{uuid.uuid4().hex}"
+        temporary.mkdir(parents=True)
+        try:
+            for name, data in checkpoint.files.items():
+                _write_durably(temporary / name, data)
+            files = {name: hashlib.sha256(data).hexdigest() for name, data in checkpoint.files.items()}
+            manifest = {"step": checkpoint.step, "seconds": checkpoint.seconds, "files": files}
+            sealed = {"manifest": manifest, "sha256": _sha256_of_json(manifest)}
+            _write_durably(temporary / MANIFEST, json.dumps(sealed, indent=2).encode())
+            target = folder / _checkpoint_name(checkpoint.step)
+            if target.exists():  # damaged, or of a slot that was lost
+                shutil.rmtree(target)
+            temporary.rename(target)
+            _make_durable(folder)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        steps = self._checkpoint_steps(number)  # newer ones are damaged, or it would not have gone on from before them
+        kept = [step for step in steps if step <= checkpoint.step][:keep]
+        for step in set(steps) - set(kept):
+            shutil.rmtree(folder / _checkpoint_name(step), ignore_errors=True)
+
+    def newest_checkpoint(self, number: int, most: int) -> tuple[Checkpoint | None, list[str]]:
+        """The newest of the trial's that is whole and of a step up to `most`, and what is wrong with newer ones."""
+        refused: list[str] = []
+        for step in self._checkpoint_steps(number):
+            if step <= most:
+                try:
+                    return self._read_checkpoint(number, step), refused
+                except (OSError, ValueError) as error:
+                    refused.append(f"its checkpoint at step {step} is damaged ({one_line(error)})")
+        return None, refused
+
+    def remove_checkpoints(self, number: int) -> None:
+        """To be called when the trial has ended."""
+        shutil.rmtree(self.checkpoints_of(number), ignore_errors=True)
+        with suppress(OSError):  # others are there, or none ever was
+            self.checkpoints.rmdir()
+
+    def _checkpoint_steps(self, number: int) -> list[int]:
+        """The newest first."""
+        steps = (path.name.removeprefix("step-") for path in self.checkpoints_of(number).glob("step-*"))
+        return sorted((int(step) for step in steps if step.isdecimal()), reverse=True)
+
+    def _read_checkpoint(self, number: int, step: int) -> Checkpoint:
+        folder = self.checkpoints_of(number) / _checkpoint_name(step)
+        try:
+            sealed = json.loads((folder / MANIFEST).read_bytes())
+            manifest = sealed["manifest"]
+            whole = _sha256_of_json(manifest) == sealed["sha256"] and manifest["step"] == step
+        except (ValueError, KeyError, TypeError):
+            whole = False
+        if not whole:
+            raise ValueError(f"{MANIFEST} is not what was written")
+        files = {name: (folder / name).read_bytes() for name in manifest["files"]}
+        for name, data in files.items():
+            if hashlib.sha256(data).hexdigest() != manifest["files"][name]:
+                raise ValueError(f"{name} is not what was written")
+        return Checkpoint(step, manifest["seconds"], files)
 
     # --- trials.csv -----------------------------------------------------------------------------------------
 
@@ -291,6 +417,30 @@ def _represent_float(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
 
 _Dumper.add_representer(str, _represent_text)
 _Dumper.add_representer(float, _represent_float)
+
+
+def _checkpoint_name(step: int) -> str:
+    return f"step-{step:06d}"
+
+
+def _sha256_of_json(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _make_durable(folder: Path) -> None:
+    """What was renamed in it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 @contextmanager

@@ -6,6 +6,28 @@ from typing import Any
 
 from tune_lr.lr_range_test import Ramp
 
+OPTIMIZER = "optimizer."  # what the qualified name of an optimizer's argument begins with
+
+
+def split_parameters(qualified: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The LR schedule's and the optimizer's, both unqualified."""
+    optimizer = {name.removeprefix(OPTIMIZER): v for name, v in qualified.items() if name.startswith(OPTIMIZER)}
+    schedule = {name.partition(".")[2]: v for name, v in qualified.items() if not name.startswith(OPTIMIZER)}
+    return schedule, optimizer
+
+
+@dataclass(frozen=True)
+class CheckpointPlan:
+    """How often a trial's state is kept, and where: in the study directory `root`, of the study `study_id`. A node that
+    does not see it asks the node `home`, by Ray's id, which is the driver's."""
+
+    every_steps: int | None
+    every_minutes: float | None
+    keep: int
+    root: str
+    study_id: str
+    home: str = ""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -23,8 +45,18 @@ class Task:
     gpus_per_worker: float
     plugin: str
     plugin_args: Mapping[str, Any]
-    timeout_s: float  # a worker that is silent for longer is taken for dead
+    timeout_s: float  # a group that takes no step for longer is taken for dead
+    checkpoints: CheckpointPlan | None = None
     python_path: tuple[str, ...] = ()  # where the user's own modules lie
+    cold_workers: bool = False  # started anew for each trial
+    accumulate: int = 1  # micro-batches per optimizer step
+    clip_norm: float | None = None  # the most that the norm of all gradients may be
+    precision: str = "fp32"  # or bf16, fp16
+    decay_norms_and_biases: bool = True
+    loader_workers: int = 0  # processes that load batches for each worker; 0: the worker itself does
+    val_items: int | None = None  # that a search trial's validation reads; None: all
+    deterministic: bool = False
+    searched_args: tuple[Mapping[str, Any], ...] = ()  # ends of what is searched of the optimizer, to be tried at once
 
 
 @dataclass(frozen=True)
@@ -46,11 +78,14 @@ class TrialSpec:
     checkpoint: str | None = None  # directory: the trained model is kept there
     checkpoints: tuple[str, ...] = ()
     label: str = ""  # of a fixed configuration
+    optimizer: Mapping[str, Any] = field(default_factory=dict)  # arguments that are searched, over the task's
+    resume: int = 0  # the step of the checkpoint from which it goes on
 
     def qualified_parameters(self) -> dict[str, Any]:
         if self.ramp and self.label:
             return {"ramp.low": self.ramp.low, "ramp.mode": self.ramp.mode}
-        return {f"{self.lr_schedule}.{name}": value for name, value in self.parameters.items()}
+        schedule = {f"{self.lr_schedule}.{name}": value for name, value in self.parameters.items()}
+        return schedule | {f"{OPTIMIZER}{name}": value for name, value in self.optimizer.items()}
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -77,8 +112,9 @@ class Report:
     failure: str = ""  # why the trial cannot be finished
     mistake: str = ""  # of the user's: the study cannot go on
     seconds: float = 0.0  # of training and validation
-    repairs: int = 0  # worker groups that were lost so far
     worker: str = ""  # "host:pid,pid", the processes that did it
     slot: str = ""  # stays the same while a slot's workers are replaced
     facts: Mapping[str, Any] = field(default_factory=dict)  # what only workers know: see Training.facts
     test_values: tuple[Mapping[str, float], ...] = ()  # one a checkpoint
+    checkpoint: bool = False  # one is due at this step
+    notices: tuple[str, ...] = ()  # for the user: what happened to the trial meanwhile

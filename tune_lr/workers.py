@@ -1,29 +1,33 @@
 """A group of workers: one Ray actor a rank. Starts it, watches it, kills it.
 
-Nothing here blocks but `WorkerGroup.report`: starting a group, giving it a trial and asking for the next report only
+Nothing here blocks but `WorkerGroup.wait`: starting a group, giving it a trial and asking for the next report only
 queue calls at the actors, so that all slots start at the same time.
 """
 
 import importlib.util
 import os
+import re
 import signal
 import socket
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import ray
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from tune_lr.errors import InputError
+from tune_lr.errors import InputError, one_line
+from tune_lr.study_dir import Checkpoint
 from tune_lr.trial import Report, Task, TrialSpec
 
 if TYPE_CHECKING:
     from tune_lr.training import Training
     from tune_lr.workloads import Workload
+
+T = TypeVar("T")
 
 # Ray, torch and ColossalAI come up in 6 to 10 s on an idle machine; a loaded or a distant one takes longer.
 START_TIMEOUT_S = 300.0
@@ -31,12 +35,22 @@ START_TIMEOUT_S = 300.0
 HEAD_CPUS = 0.001
 # The package under which a driver sends the user's Python files to nodes that do not see their folder.
 SHIPPED = "tune_lr_shipped"
-# How often a group that is waited for is asked whether all of its places are still there.
-PLACE_POLL_S = 10.0
+# How often a group that is waited for is asked how far it is, and whether all of its places are still there; and how
+# long a rank may take to answer.
+WATCH_POLL_S, ANSWER_S = 3.0, 1.0
+# What a GPU says that has no memory left, or that its process can no longer use. A second time would go the same way.
+DEVICE_ERROR = re.compile(r"OutOfMemoryError|CUDA out of memory|CUDA error|AcceleratorError")
 
 
 class WorkerLost(Exception):
-    """A worker died, hung or raised; the group is of no use any more. The text says which and why."""
+    """A worker died, hung or raised; the group is of no use any more. The text says which and why.
+
+    `final`: the trial would end so again. `preempted`: its node was taken away, which is no fault of the trial's.
+    """
+
+    def __init__(self, what: str, *, final: bool = False, preempted: bool = False) -> None:
+        super().__init__(what)
+        self.final, self.preempted = final, preempted
 
 
 class SlotLost(Exception):
@@ -52,9 +66,9 @@ def bundles(task: Task) -> list[dict[str, float]]:
     return [{"CPU": HEAD_CPUS}, first, *[rank] * (task.workers - 1)]
 
 
-@ray.remote(max_restarts=0, max_task_retries=0)
+@ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups={"watch": 1})  # type: ignore[call-overload]
 class Worker:
-    """One process, one rank."""
+    """One process, one rank. It trains in one thread and says how far it is in another."""
 
     def __init__(self, task: Task, rank: int) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is the driver's to handle
@@ -98,25 +112,46 @@ class Worker:
         from tune_lr import colossal
 
         colossal.launch(self._rank, self._task.workers, host, port)
-        colossal.check_plugin(self._task.plugin, self._task.plugin_args)
+        colossal.check_plugin(self._task)
         return ray.util.get_node_ip_address(), os.getpid()
 
-    def begin(self, trial: TrialSpec) -> None:
-        """Forgets the last trial and sets up this one."""
+    def begin(self, trial: TrialSpec, checkpoint: Checkpoint | None) -> None:
+        """Forgets the last trial and sets up this one, from its checkpoint where there is one."""
         from tune_lr import colossal
+        from tune_lr.checkpoint import unpack
         from tune_lr.training import Training
 
         assert self._workload is not None
         self._training = None  # before the next one is made: DDP's hooks and buckets go with it
-        self._training = Training(self._workload, self._task, trial, colossal.device())
+        training = Training(self._workload, self._task, trial, colossal.device())
+        if checkpoint is not None:
+            shared, own = (unpack(checkpoint.files[rank_file(rank)], colossal.device()) for rank in (0, self._rank))
+            training.restore(shared, own)
+        self._training = training
 
     def report(self) -> Report:
         assert self._training is not None
         return self._training.run()
 
+    def state(self) -> bytes | str:
+        """This rank's part of a checkpoint, or why there cannot be one."""
+        from tune_lr.checkpoint import pack
+
+        assert self._training is not None
+        try:
+            return pack(self._training.state())
+        except TypeError as error:
+            return one_line(error)
+
     def test(self) -> Report:
         assert self._training is not None
         return self._training.test()
+
+    @ray.method(concurrency_group="watch")
+    def progress(self) -> int:
+        """A number that changes while the training gets on."""
+        training = self._training
+        return training.progress if training is not None else 0
 
 
 class WorkerGroup:
@@ -127,6 +162,7 @@ class WorkerGroup:
         self._workers: list[Any] = []
         self._pending: list[ray.ObjectRef[Any]] = []  # calls whose failure is still to be noticed
         self._processes: list[ray.ObjectRef[Any]] = []
+        self._progress: dict[int, int] = {}  # of the ranks that have answered
 
     def start(self, trial: TrialSpec) -> None:
         """Starts the processes and lets them form a group; `trial` is what they check the workload for."""
@@ -146,42 +182,66 @@ class WorkerGroup:
         self._processes = [worker.launch.remote(address) for worker in self._workers]
         self._pending += self._processes
 
-    def begin(self, trial: TrialSpec) -> None:
-        self._pending += [worker.begin.remote(trial) for worker in self._workers]
+    def begin(self, trial: TrialSpec, checkpoint: Checkpoint | None = None) -> None:
+        stored = ray.put(checkpoint) if checkpoint is not None else None  # once for all ranks
+        self._pending += [worker.begin.remote(trial, stored) for worker in self._workers]
 
-    def report(self, trial: TrialSpec) -> Report:
-        """Waits for the next report. Raises WorkerLost, SlotLost, or InputError for a mistake of the user's."""
-        starting = bool(self._pending)
+    def reports(self, trial: TrialSpec) -> "list[ray.ObjectRef[Report]]":
+        """The next one of each rank: all the same."""
         method = "test" if trial.phase == "test" else "report"
-        reports = [getattr(worker, method).remote() for worker in self._workers]
-        timeout = self._task.timeout_s + (START_TIMEOUT_S if starting else 0.0)
-        waiting = [*self._pending, *reports]
+        return [getattr(worker, method).remote() for worker in self._workers]
+
+    def states(self) -> "list[ray.ObjectRef[bytes | str]]":
+        """Each rank's part of a checkpoint, or why there cannot be one."""
+        return [worker.state.remote() for worker in self._workers]
+
+    def wait(self, calls: "Sequence[ray.ObjectRef[T]]") -> list[T]:
+        """Waits for what the ranks answer. Raises WorkerLost, SlotLost, or InputError for a mistake of the user's."""
+        timeout = self._task.timeout_s + (START_TIMEOUT_S if self._pending else 0.0)
+        waiting: list[Any] = [*self._pending, *calls]
+        answers: dict[Any, Any] = {}
         while waiting:
-            done, waiting = self._first_of(waiting, timeout)
+            (done,), waiting = self._first_of(waiting, timeout)
             try:
-                ray.get(done)
+                answers[done] = ray.get(done)
             except ray.exceptions.RayTaskError as error:
                 if isinstance(error.cause, InputError):
                     raise InputError(str(error.cause)) from None
-                raise WorkerLost(_last_line(str(error))) from None
+                reason = _reason(error)
+                raise WorkerLost(reason, final=bool(DEVICE_ERROR.search(reason))) from None
             except ray.exceptions.RayError as error:
-                raise WorkerLost(f"a worker died ({type(error).__name__})") from None
+                what = f"a worker died ({type(error).__name__})"
+                raise WorkerLost(what, preempted=_is_preempted(error)) from None
         self._pending = []
-        first: Report = ray.get(reports[0])
-        return first
+        return [answers[call] for call in calls]
 
     def _first_of(self, waiting: list[Any], timeout: float) -> tuple[list[Any], list[Any]]:
-        """The one that is done first, and the others."""
+        """The one that is done first, and the others. Steps that take long are waited for as long as they come."""
+        poll = min(WATCH_POLL_S, self._task.timeout_s / 2)
         deadline = time.monotonic() + timeout
         while True:
-            left = deadline - time.monotonic()
-            done, others = ray.wait(waiting, num_returns=1, timeout=max(0.0, min(left, PLACE_POLL_S)))
+            done, others = ray.wait(waiting, num_returns=1, timeout=poll)
             if done:
                 return done, others
             if not self._placement_group.wait(1):
                 raise SlotLost("a node has left, and no other has room for its workers")
-            if left <= 0:
-                raise WorkerLost(f"no answer from a worker within {timeout:.0f} s")
+            if self._gets_on():
+                deadline = max(deadline, time.monotonic() + self._task.timeout_s)
+            elif time.monotonic() >= deadline:
+                raise WorkerLost(f"no step within {timeout:.0f} s")
+
+    def _gets_on(self) -> bool:
+        """Whether any rank has got on since it was last asked: a rank that hangs stops the others with it."""
+        asked = [worker.progress.remote() for worker in self._workers]
+        answered, _ = ray.wait(asked, num_returns=len(asked), timeout=ANSWER_S)
+        gets_on = False
+        for rank, answer in enumerate(asked):
+            if answer in answered:
+                with suppress(ray.exceptions.RayError):  # whoever waits for it is told
+                    count: int = ray.get(answer)
+                    gets_on |= self._progress.get(rank, count) != count
+                    self._progress[rank] = count
+        return gets_on
 
     def processes(self) -> str:
         """ "host:pid,pid", or "host:pid other:pid": who the workers are, by rank. Only after a first report."""
@@ -199,6 +259,10 @@ class WorkerGroup:
         self._workers, self._pending = [], []
 
 
+def rank_file(rank: int) -> str:
+    return f"rank-{rank}.safetensors"
+
+
 def _interface_of(address: str) -> str | None:
     """The network interface that holds the node's Ray address: gloo would pick one by the host's name."""
     import psutil
@@ -209,7 +273,15 @@ def _interface_of(address: str) -> str | None:
     return None
 
 
-def _last_line(text: str) -> str:
-    """The error itself out of a traceback, in one line."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "unknown error"
+def _reason(error: ray.exceptions.RayTaskError) -> str:
+    """What was raised in a worker, in one line."""
+    cause = error.cause
+    if not isinstance(cause, ray.exceptions.RayError):  # what CUDA says has more lines, which explain nothing
+        lines = str(cause).strip().splitlines()
+        return f"{type(cause).__name__}: {lines[0] if lines else ''}"[:300]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:300]
+
+
+def _is_preempted(error: ray.exceptions.RayError) -> bool:
+    return isinstance(error, ray.exceptions.ActorDiedError) and (error.preempted or "node has died" in str(error))
