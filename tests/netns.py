@@ -91,7 +91,7 @@ def drive(folder: Path) -> None:
     code, recorder = folder / "code", Recorder()
     directory = StudyDir(folder / "study")
     config = parse_config(yaml.safe_load((code / "space.yaml").read_text()))
-    search.create(config, directory, code / "space.yaml")
+    search.create(config, directory, [str(code)])
     outcome = search.run(directory, address=f"{HEAD}:6379", observers=[recorder])
     for workers in recorder.workers:
         print(f"workers by host: {workers}")

@@ -73,7 +73,7 @@ def run_study(
 ) -> search.Outcome:
     """Makes a study in `root` and runs it in this process."""
     config, directory = parse_config(space), StudyDir(root)
-    search.create(config, directory, Path(__file__))
+    search.create(config, directory, [str(Path(__file__).parent)])
     return search.run(directory, address=address, observers=[recorder] if recorder else [])
 
 
@@ -90,7 +90,7 @@ def tune_lr(*arguments: str, cwd: Path, **environment: str) -> "subprocess.Popen
 
 
 @contextmanager
-def ray_node(command: Sequence[str | Path], environment: Mapping[str, str]) -> Iterator[None]:
+def ray_node(command: Sequence[str | Path], environment: Mapping[str, str]) -> Iterator["subprocess.Popen[str]"]:
     """What `ray start --block` starts, from when it is up until it has ended."""
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
@@ -105,7 +105,7 @@ def ray_node(command: Sequence[str | Path], environment: Mapping[str, str]) -> I
         else:
             raise AssertionError("".join(said))
         try:
-            yield
+            yield process
         finally:
             process.terminate()
             process.communicate()

@@ -379,10 +379,10 @@ def test_a_study_without_its_fields_ends_with_4(command: str, capsys: pytest.Cap
 
 
 def test_a_search_cannot_be_shortened_by_resume(capsys: pytest.CaptureFixture[str]) -> None:
-    from tune_lr import search
-    from tune_lr.config import find_space, load_config
+    from tune_lr.config import load_config
+    from tune_lr.search import create
 
-    search.create(load_config("space.yaml"), StudyDir("studies/first"), find_space("space.yaml"))
+    create(load_config("space.yaml"), StudyDir("studies/first"), [])
     code, error = refusal(capsys, "resume", "studies/first", "--num-trials", "3")
     assert (code, error) == (2, "--num-trials: must be at least the study's own 4 (got 3)")
 
@@ -393,7 +393,6 @@ def test_a_search_cannot_be_shortened_by_resume(capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("setting", "expected"),
     [
-        ("workload=nowhere:make", "error: workload: there is no module 'nowhere'"),
         ("optimizer.name=sdg", "error: optimizer.name: no such optimizer (got 'sdg'); did you mean 'sgd'?"),
         ("scaling.workers_per_trial=64", "error: the cluster cannot hold one trial: it wants 64 workers of 1 CPU each"),
     ],

@@ -27,7 +27,7 @@ from tune_lr import cluster, search
 from tune_lr.cli import _parser, main
 from tune_lr.config import parse_config
 from tune_lr.errors import InputError, ResourceError
-from tune_lr.plan import Node, check_slots, slots_on
+from tune_lr.plan import Hardware, Node, check_slots, slots_on
 from tune_lr.search import make_task
 from tune_lr.status import read_status
 from tune_lr.study_dir import StudyDir
@@ -169,7 +169,7 @@ def test_a_group_spans_two_nodes_and_slots_follow_nodes_that_join_and_leave(
     homes: dict[str, set[int]] = {}  # by slot, the raylets that its workers belong to
     opened: list[int] = []
 
-    def on_cluster(count: int, hardware: cluster.Hardware) -> None:
+    def on_cluster(count: int, hardware: Hardware) -> None:
         slots.append(count)
         if len(slots) == 1:
             code.rename(tmp_path / "away")  # no node sees the files: they were sent
@@ -194,7 +194,7 @@ def test_a_group_spans_two_nodes_and_slots_follow_nodes_that_join_and_leave(
         fit = capsys.readouterr().out
         assert main([*check, "--set", "scaling.workers_per_trial=4"]) == 4
         misfit = capsys.readouterr()
-        search.create(parse_config(space), directory, code / "space.yaml")
+        search.create(parse_config(space), directory, [str(code)])
         outcome = search.run(directory, address=nodes.address, observers=[recorder], on_cluster=on_cluster)
     finally:
         nodes.shutdown()

@@ -15,13 +15,13 @@ WORKLOADS = {f"workloads.{name}" for name in ("lenet5", "digits", "gpt_bytes", "
 # Who imports a dependency, function bodies included. It changes on purpose only.
 USERS = {
     "ray": {"slots", "trainable", "workers", "cluster"},
-    "torch": {"training", "colossal", "checks", "optimizers", "workers", "workloads"}
+    "torch": {"training", "loading", "checkpoint", "colossal", "checks", "optimizers", "workers", "workloads"}
     | WORKLOADS
     | {"workloads.first_batch"},
     "torchvision": {"workloads.lenet5", "workloads.resnet18_cifar10"},
     "transformers": {"workloads.gpt_bytes"},
     "colossalai": {"colossal"},
-    "safetensors": {"training"},
+    "safetensors": {"training", "checkpoint"},
     "wandb": {"tracking"},
     "wandb_workspaces": {"dashboard"},
     "optuna": {"study", "search_space"},
@@ -29,7 +29,8 @@ USERS = {
     "pydantic_core": {"config"},
     "yaml": {"yaml_file", "study_dir", "report"},
     "matplotlib": {"plots"},
-    "rich": {"cli", "terminal"},
+    "rich": {"api", "cli", "terminal"},
+    "pandas": {"api"},
     "scipy": {"verdict"},
     "argparse": {"cli"},
 }
@@ -37,8 +38,10 @@ USERS = {
 FREE_OF = {
     "cli": {"torch", "ray", "wandb", "optuna", "pydantic", "rich", "numpy"},
     "errors": {"numpy"},
+    "api": {"torch", "ray", "wandb", "optuna", "rich", "pandas"},
     "config": {"torch", "ray", "wandb", "optuna"},
     "plan": {"torch", "ray", "wandb", "optuna"},
+    "plugins": {"torch", "ray", "wandb", "optuna", "pydantic"},
     "terminal": {"torch", "ray", "wandb", "optuna"},
     "tracking": {"torch", "ray", "wandb", "optuna"},
     "search": {"torch", "ray", "wandb", "argparse"},
@@ -54,6 +57,8 @@ FREE_OF = {
     "workers": {"torch", "optuna", "wandb", "colossalai"},
     "slots": {"torch", "wandb"},
     "training": {"ray", "wandb", "optuna"},
+    "loading": {"ray", "wandb", "optuna", "colossalai"},
+    "checkpoint": {"ray", "wandb", "optuna", "colossalai"},
     "colossal": {"ray", "wandb", "optuna"},
     "checks": {"ray", "wandb", "optuna", "colossalai"},
 } | {workload: {"ray", "wandb", "optuna", "colossalai"} for workload in WORKLOADS}

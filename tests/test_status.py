@@ -25,7 +25,7 @@ from tune_lr.study_dir import StudyDir
 def directory(tmp_path: Path) -> StudyDir:
     """A study that was made and not begun: 2 ramps, 5 trials, 2 x 2 confirmations."""
     directory = StudyDir(tmp_path / "study")
-    search.create(parse_config(SMALL), directory, Path(__file__))
+    search.create(parse_config(SMALL), directory, [str(Path(__file__).parent)])
     return directory
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from tune_lr.config import Config, load_config
 from tune_lr.lr_range_test import LRBounds, Ramp
 from tune_lr.lr_schedules import SCHEDULES
-from tune_lr.plan import Plan, plan
+from tune_lr.plan import Hardware, Plan, plan
 from tune_lr.study_dir import TrialRow
 from tune_lr.terminal import Progress, show_plan, show_schedule, sparkline
 from tune_lr.trial import Report, TrialSpec
@@ -69,7 +69,7 @@ def times_left(text: str) -> list[int]:
 def test_the_time_left_decreases_and_is_shared_by_the_slots(config: Config, slots: int, expected: list[int]) -> None:
     console, out = plain_console()
     progress = Progress(console, config, PLAN)
-    progress.slots(slots)
+    progress.cluster_joined(slots, Hardware(nodes=1, cpus=slots, gpus=0))
     progress.phase_started("search", 4)
     for number in range(1, 5):
         run_trial(progress, number)

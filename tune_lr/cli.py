@@ -10,17 +10,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from tune_lr.errors import InputError, Interrupted, NoAnswerError, ResourceError, TuneLRError
+from tune_lr.errors import InputError, NoAnswerError, ResourceError, TuneLRError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tune_lr.cluster import Hardware
     from tune_lr.config import Config
     from tune_lr.lr_range_test import LRBounds
-    from tune_lr.study import Study
     from tune_lr.study_dir import StudyDir
-    from tune_lr.tracking import Mode
 
 DEFAULT_SPACE = "lenet5_mnist"
 SOME_FAILED = 3
@@ -82,6 +79,14 @@ def _parser() -> argparse.ArgumentParser:
     _cluster_options(resume)
     resume.set_defaults(run=_resume)
 
+    train = commands.add_parser("train", help="train a study's winner once more, at any length, and keep the model")
+    train.add_argument("study", metavar="STUDY_DIR")
+    train.add_argument("--trial", type=int, metavar="N", help="this trial of the study instead of its winner")
+    train.add_argument("--max-steps", type=int, metavar="N", help="optimizer steps (default: the study's)")
+    train.add_argument("--set", action="append", default=[], metavar="KEY.PATH=VALUE", help="any field of the YAML")
+    _run_options(train, out=None)
+    train.set_defaults(run=_train, phases=("search", "confirm"))
+
     report = commands.add_parser("report", help="rebuild every derived file from the study directory alone")
     report.add_argument("study", metavar="STUDY_DIR")
     report.add_argument("--terminal", action="store_true", help="print the leaderboard, the bounds and the verdict")
@@ -131,9 +136,10 @@ def _space_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY.PATH=VALUE", help="any field of the YAML")
 
 
-def _run_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--name", help="the study's name (default: SPACE plus date and time)")
-    parser.add_argument("--out", default="studies", metavar="DIR", help="where studies lie (default: studies/)")
+def _run_options(parser: argparse.ArgumentParser, out: str | None = "studies") -> None:
+    called, lies = ("SPACE plus date and time", "studies/") if out else ("that study's and -train", "beside that study")
+    parser.add_argument("--name", help=f"the study's name (default: {called})")
+    parser.add_argument("--out", default=out, metavar="DIR", help=f"where studies lie (default: {lies})")
     parser.add_argument("--seed", type=int, metavar="N")
     parser.add_argument("--workers-per-trial", type=int, metavar="N")
     parser.add_argument("--gpus-per-worker", type=float, metavar="N")
@@ -163,22 +169,29 @@ def _study_name(options: argparse.Namespace) -> str:
 
 
 def _search(options: argparse.Namespace) -> int:
+    from tune_lr.api import python_path
     from tune_lr.config import find_space
     from tune_lr.study_dir import StudyDir, check_study_name
 
     source, config = find_space(options.space), _config(options)
     directory = StudyDir(Path(options.out) / check_study_name(_study_name(options)))
-    mode = _announce(config, directory, options)
+    return _run_new(config, python_path(source), directory, options)
 
-    from tune_lr import search
 
-    search.create(config, directory, source, options.phases)
-    try:
-        return _run(config, directory, options, mode)
-    except TuneLRError as error:
-        if not isinstance(error, Interrupted) and not directory.has_points():
-            directory.remove()  # nothing ran: the name stays free
-        raise
+def _run_new(config: "Config", python_path: Sequence[str], directory: "StudyDir", options: argparse.Namespace) -> int:
+    from tune_lr import api
+
+    outcome = api.run_new(
+        config,
+        python_path,
+        directory,
+        phases=options.phases,
+        address=options.address,
+        wandb=options.wandb,
+        strict=options.strict,
+        console=_console(),
+    )
+    return SOME_FAILED if outcome.failed else 0
 
 
 def _range_test(options: argparse.Namespace) -> int:
@@ -240,77 +253,28 @@ def _resume(options: argparse.Namespace) -> int:
         if options.num_trials < had:
             raise InputError(f"--num-trials: must be at least the study's own {had} (got {options.num_trials})")
         record["config"]["num_trials"] = options.num_trials
-    config = parse_config(record["config"], source=str(directory.study_yaml))
-    options.phases, options.strict = record["phases"], False
-    mode = _announce(config, directory, options)
+    config, phases = parse_config(record["config"], source=str(directory.study_yaml)), record["phases"]
+    from tune_lr import api
+
+    where = {"phases": phases, "address": options.address, "console": _console()}
+    mode = api.announce(config, directory, wandb=options.wandb, **where)
     with directory.lock():
         directory.write_yaml(directory.study_yaml, record)
-    return _run(config, directory, options, mode)
+    outcome = api.run(config, directory, mode, **where)
+    return SOME_FAILED if outcome.failed else 0
 
 
-def _announce(config: "Config", directory: "StudyDir", options: argparse.Namespace) -> "Mode":
-    """Says what will run; returns the mode of W&B. Refuses what cannot be before anything is imported or made."""
-    from tune_lr.plan import check_address, plan
-    from tune_lr.terminal import show_plan
-    from tune_lr.tracking import choose_mode
+def _train(options: argparse.Namespace) -> int:
+    from tune_lr import api
+    from tune_lr.study_dir import StudyDir, check_study_name
 
-    mode = choose_mode(options.wandb)
-    check_address(options.address or os.environ.get("RAY_ADDRESS"))
-    show_plan(_console(), directory.name, config, plan(config, options.phases))
-    return mode
-
-
-def _run(config: "Config", directory: "StudyDir", options: argparse.Namespace, mode: "Mode") -> int:
-    from tune_lr import search
-    from tune_lr.plan import plan
-    from tune_lr.terminal import Progress, show_outcome
-    from tune_lr.tracking import WandbProcess
-
-    console = _console()
-    progress = Progress(console, config, plan(config, options.phases))
-    tracker = WandbProcess(config, directory, directory.read_resumable()["id"], mode) if mode != "disabled" else None
-
-    def on_study(study: "Study") -> None:
-        if tracker is not None:
-            tracker.stop_trial = study.stop_trial
-
-    def on_cluster(slots: int, hardware: "Hardware") -> None:
-        progress.slots(slots)
-        where = f"{hardware.nodes} node(s) with {hardware.cpus:g} CPUs and {hardware.gpus:g} GPUs"
-        console.print(f"{slots} slot(s) on {where}", highlight=False)
-        if not slots:
-            progress.notice("no node has room for a trial now; the study waits for one")
-        if hardware.gpus and not config.scaling.gpus_per_worker:
-            progress.notice("the cluster has GPUs and none is used; see --gpus-per-worker")
-
-    try:
-        with progress:
-            outcome = search.run(
-                directory,
-                address=options.address,
-                observers=[progress, tracker] if tracker else [progress],
-                strict=options.strict,
-                on_study=on_study,
-                on_cluster=on_cluster,
-            )
-        if tracker is not None:
-            tracker.study_ended(outcome.study.rows())
-    finally:
-        if tracker is not None:
-            tracker.close()
-    show_outcome(console, outcome)
-    if tracker is not None and tracker.trouble:
-        progress.notice(f"W&B: {tracker.trouble}")
-    if tracker is not None and (tracker.mode == "offline" or tracker.trouble):
-        other = "" if tracker.trouble else f"   (or wandb sync {directory.wandb}/offline-run-*)"
-        console.print(f"W&B          {tracker.sync_command}{other}", highlight=False, soft_wrap=True)
-    answerable = config.num_trials or any(fixed.ramp is None for fixed in config.fixed)
-    if outcome.no_answer and answerable and "search" in options.phases:
-        raise NoAnswerError(outcome.no_answer)
-    if outcome.failed:
-        progress.notice(f"{outcome.failed} trial(s) failed for good: see the column reason in {directory.trials_csv}")
-        return SOME_FAILED
-    return 0
+    study = StudyDir(options.study)
+    config = api.final_training(study, options.trial, [*options.set, *_flags(options)])
+    out = Path(options.out) if options.out else study.root.parent
+    directory = StudyDir(out / check_study_name(options.name or api.training_name(study)))
+    code = _run_new(config, study.read_resumable()["python_path"], directory, options)
+    print(f"model        {api.model_file(directory)}")
+    return code
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -454,17 +418,21 @@ def _config(options: argparse.Namespace) -> "Config":
     """The YAML with everything from the command line laid over it."""
     from tune_lr.config import load_config
 
-    flags = {
-        "num_trials": options.num_trials,
-        "max_steps": options.max_steps,
-        "seed": getattr(options, "seed", None),
-        "scaling.workers_per_trial": getattr(options, "workers_per_trial", None),
-        "scaling.gpus_per_worker": getattr(options, "gpus_per_worker", None),
-        "scaling.max_concurrent": getattr(options, "max_concurrent", None),
+    return load_config(options.space, [*options.set, *_flags(options)])
+
+
+def _flags(options: argparse.Namespace) -> list[str]:
+    """The options that stand for fields of the YAML, as `--set` would name them."""
+    fields = {
+        "num_trials": "num_trials",
+        "max_steps": "max_steps",
+        "seed": "seed",
+        "workers_per_trial": "scaling.workers_per_trial",
+        "gpus_per_worker": "scaling.gpus_per_worker",
+        "max_concurrent": "scaling.max_concurrent",
     }
-    return load_config(
-        options.space, [*options.set, *(f"{key}={value}" for key, value in flags.items() if value is not None)]
-    )
+    given = {key: getattr(options, name, None) for name, key in fields.items()}
+    return [f"{key}={value}" for key, value in given.items() if value is not None]
 
 
 def _console() -> "Console":

@@ -65,6 +65,15 @@ class Node:
         return f"{self.cpus:g} CPU and {self.gpus:g} GPU"
 
 
+@dataclass(frozen=True)
+class Hardware:
+    """What the cluster declares."""
+
+    nodes: int
+    cpus: float
+    gpus: float
+
+
 def slots_on(nodes: Sequence[Node], task: Task, most: int | None) -> int:
     """How many trials fit at once; a trial's workers may lie on several nodes."""
     slots = sum(node.holds(task) for node in nodes) // task.workers

@@ -7,25 +7,21 @@ import socket
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any
+from types import FrameType, ModuleType
+from typing import Any
 
 from tune_lr.best import best_of
-from tune_lr.config import Config, parse_config
+from tune_lr.config import Config, Distribution, parse_config
 from tune_lr.errors import Interrupted, NoAnswerError
-from tune_lr.plan import PHASES
+from tune_lr.plan import PHASES, Hardware
 from tune_lr.study import Observer, Study
 from tune_lr.study_dir import StudyDir
-from tune_lr.trial import Task
-
-if TYPE_CHECKING:
-    from tune_lr.cluster import Hardware
+from tune_lr.trial import CheckpointPlan, Task
 
 PACKAGES = ("tune-lr", "ray", "optuna", "colossalai", "torch", "torchvision", "wandb", "numpy")
 # How often a driver looks whether somebody wants it to stop.
@@ -43,14 +39,14 @@ class Outcome:
     failed: int  # trials that failed for good
 
 
-def create(config: Config, directory: StudyDir, source: Path, phases: Sequence[str] = PHASES) -> None:
-    """Makes the study directory. Raises InputError where the study exists."""
+def create(config: Config, directory: StudyDir, python_path: Sequence[str], phases: Sequence[str] = PHASES) -> None:
+    """Makes the study directory; the user's Python files lie in `python_path`. Raises InputError where it exists."""
     directory.create(
         {
             "name": directory.name,
             "id": uuid.uuid4().hex[:8],  # of the W&B runs
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "python_path": [str(source.resolve().parent), os.getcwd()],
+            "python_path": list(python_path),
             "phases": list(phases),
             "config": config.to_dict(),
             "packages": {name: _version(name) for name in PACKAGES},
@@ -66,7 +62,7 @@ def run(
     observers: Sequence[Observer] = (),
     strict: bool = False,
     on_study: Callable[[Study], None] | None = None,
-    on_cluster: "Callable[[int, Hardware], None] | None" = None,
+    on_cluster: Callable[[int, Hardware], None] | None = None,
 ) -> Outcome:
     """Runs the study in `directory` from where it stands to its end, and writes every derived file. `on_study` is given
     the study before anything of it runs.
@@ -80,17 +76,20 @@ def run(
         study = Study(config, directory, observers=observers, phases=record["phases"], strict=strict)
         if on_study is not None:
             on_study(study)
-        from tune_lr import cluster  # Ray is imported as late as can be: whatever is wrong shows first
+        task = make_task(config, record["python_path"], _checkpoint_plan(config, directory, record["id"]))
+        with _interruptible(study, directory) as take_signals:
+            from tune_lr import cluster  # Ray is imported as late as can be: whatever is wrong shows first
 
-        task = make_task(config, record["python_path"])
-        with (
-            open(directory.driver_log, "a") as log,
-            redirect_stdout(log),  # Ray prints what befalls a worker; whoever shows progress holds the old one
-            cluster.connected(address, task.python_path),
-            _interruptible(study, directory),  # after Ray has set its own handlers
-            _stoppable(directory),
-        ):
-            cluster.run(study, task, config.scaling.max_concurrent, on_cluster)
+            with (
+                open(directory.driver_log, "a") as log,
+                redirect_stdout(log),  # Ray prints what befalls a worker; whoever shows progress holds the old one
+                cluster.connected(address, task.python_path),
+                cluster.head_watched(lambda: _end_at_once("the Ray cluster was lost", 4, directory)),
+                _stoppable(directory),
+            ):
+                take_signals()  # again: Ray has set a handler of its own
+                if not study.stopped:
+                    cluster.run(study, task, config.scaling.max_concurrent, on_cluster)
         if study.error is not None:
             raise study.error
         return finish(study)
@@ -123,7 +122,7 @@ def finish(study: Study) -> Outcome:
     return Outcome(directory, study, best, no_answer, failed=sum(row.state == "failed" for row in rows))
 
 
-def make_task(config: Config, python_path: Sequence[str] = ()) -> Task:
+def make_task(config: Config, python_path: Sequence[str] = (), checkpoints: CheckpointPlan | None = None) -> Task:
     scaling = config.scaling
     return Task(
         workload=config.workload,
@@ -139,31 +138,65 @@ def make_task(config: Config, python_path: Sequence[str] = ()) -> Task:
         plugin=scaling.plugin,
         plugin_args=scaling.plugin_args,
         timeout_s=scaling.timeout_s,
+        checkpoints=checkpoints,
         python_path=tuple(dict.fromkeys(python_path)),
+        cold_workers=scaling.plugin != "ddp" if scaling.cold_workers is None else scaling.cold_workers,
+        searched_args=_ends(config.parameters.optimizer),
+        **config.training.model_dump(),
     )
 
 
+def _checkpoint_plan(config: Config, directory: StudyDir, study_id: str) -> CheckpointPlan | None:
+    """None where there are to be no checkpoints, and with plugins that split the model or the optimizer."""
+    how = config.checkpoints
+    if config.scaling.plugin != "ddp" or (how.every_steps is None and how.every_minutes is None):
+        return None
+    return CheckpointPlan(how.every_steps, how.every_minutes, how.keep, str(directory.root), study_id)
+
+
+def _ends(searched: Mapping[str, Distribution]) -> tuple[dict[str, Any], ...]:
+    """The first and the last value of each argument of the optimizer that is searched."""
+    values = {name: list(how.bounds_or_values().values()) for name, how in searched.items()}
+    return tuple({name: given[end] for name, given in values.items()} for end in (0, -1)) if values else ()
+
+
 @contextmanager
-def _interruptible(study: Study, directory: StudyDir) -> Iterator[None]:
+def _interruptible(study: Study, directory: StudyDir) -> Iterator[Callable[[], Any]]:
     """The first SIGINT or SIGTERM stops the study and keeps all that is finished; a second one ends the process,
-    whose local Ray ends with it."""
+    whose local Ray ends with it. Gives what takes the signals again."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None  # Python hands signals to the main thread alone: they are for whoever called this one
+        return
     received: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
         received.append(number)
         if len(received) > 1:
-            print(f"\nended at once; go on with: tune-lr resume {directory.root}", file=sys.stderr, flush=True)
-            os._exit(128 + number)
+            _end_at_once("ended at once", 128 + number, directory)
         study.interrupt()
 
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    def take() -> dict[int, Any]:
+        return {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    previous = take()
     try:
-        yield
+        yield take
+    except SystemExit as end:
+        if end.code != signal.SIGTERM:  # this is how Ray, while it starts, takes that signal
+            raise
+        received.append(signal.SIGTERM)
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
     if received:
         raise Interrupted(f"interrupted; go on with: tune-lr resume {directory.root}", received[0])
+
+
+def _end_at_once(why: str, code: int, directory: StudyDir) -> None:
+    """For when nothing else can be waited for. Of what is on disk nothing is lost."""
+    shown = "\x1b[?25h" if sys.stderr.isatty() else ""  # the cursor, which the progress has hidden
+    print(f"{shown}\nerror: {why}; go on with: tune-lr resume {directory.root}", file=sys.stderr, flush=True)
+    os._exit(code)
 
 
 @contextmanager
@@ -192,3 +225,15 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
+
+
+class _Story(ModuleType):
+    """`tune_lr.search(...)` is the public function (see api), although this module has its name."""
+
+    def __call__(self, *arguments: Any, **settings: Any) -> Any:
+        from tune_lr.api import search
+
+        return search(*arguments, **settings)
+
+
+sys.modules[__name__].__class__ = _Story

@@ -17,7 +17,7 @@ from tune_lr.config import Config
 from tune_lr.lr_range_test import LRBounds
 from tune_lr.lr_schedules import ScheduleSpec, curve, make_lr_schedule
 from tune_lr.optimizers import range_test_caveat
-from tune_lr.plan import Node, Plan
+from tune_lr.plan import Hardware, Node, Plan
 from tune_lr.study_dir import TrialRow
 from tune_lr.trial import Report, Task, TrialSpec
 
@@ -40,7 +40,7 @@ class Progress:
         self._full_steps = {"range_test": plan.ramp_steps, "search": plan.max_steps, "confirm": plan.max_steps}
         self._lock = threading.Lock()  # rich draws from a thread of its own
         self._phase, self._total, self._ended = "", 0, 0
-        self._slots = 1
+        self._slots, self._gpus_per_worker = 1, config.scaling.gpus_per_worker
         self._seconds, self._steps = 0.0, 0
         self._steps_of_ended: list[int] = []
         self._rows: list[TrialRow] = []
@@ -61,8 +61,14 @@ class Progress:
             self._live.stop()
             self._live = None
 
-    def slots(self, count: int) -> None:
-        self._slots = count
+    def cluster_joined(self, slots: int, hardware: Hardware) -> None:
+        self._slots = slots
+        where = f"{hardware.nodes} node(s) with {hardware.cpus:g} CPUs and {hardware.gpus:g} GPUs"
+        self._console.print(f"{slots} slot(s) on {where}", highlight=False)
+        if not slots:
+            self.notice("no node has room for a trial now; the study waits for one")
+        if hardware.gpus and not self._gpus_per_worker:
+            self.notice("the cluster has GPUs and none is used; see --gpus-per-worker")
 
     # --- Observer -------------------------------------------------------------------------------------------
 

@@ -219,9 +219,14 @@ def read_fields(path: Path, overrides: Sequence[str] = ()) -> tuple[dict[str, An
         kind = "is empty" if data is None else f"is not a mapping (got {shown(data)})"
         raise InputError(f"{name}:{lines[()]}: {kind}; write fields, such as `max_steps: 310`")
     places: Places = {field: (line, f"{name}:{line}") for field, line in lines.items()}
+    lay_over(data, places, overrides)
+    return data, places
+
+
+def lay_over(data: dict[str, Any], places: Places, overrides: Sequence[str]) -> None:
+    """Changes `data` by each `KEY.PATH=VALUE` in turn, and `places` with it."""
     for number, override in enumerate(overrides):
         _lay_over(data, places, override, 10**9 + number)
-    return data, places
 
 
 def _lay_over(data: dict[str, Any], places: Places, override: str, order: int) -> None:

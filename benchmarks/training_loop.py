@@ -1,0 +1,186 @@
+"""What the training loop costs beside a bare PyTorch loop: CPU-seconds a step, in interleaved pairs.
+
+    python benchmarks/training_loop.py [--pairs 10] [--workload lenet5|gpt_bytes]
+
+- `one worker`: CPU-seconds per optimizer step of `Training` with ColossalAI's DDP plugin and one worker, over those of
+  a bare loop (DataLoader, model, loss.item() and optimizer, nothing else) on the same data and batch size. Validation
+  is left out of both.
+- `reading`: the same with the losses never read from the device, to see what logging every step takes
+- `two workers`: steps a second of one group of two workers with the whole batch, over those of two bare loops side by
+  side, each with half of the batch, so that both compute as many items in a step
+"""
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from statistics import median
+from typing import Any
+
+SPACES = {"lenet5": "lenet5_mnist", "gpt_bytes": "gpt_bytes"}
+STEPS = {"lenet5": 155, "gpt_bytes": 20}
+WARM_UP = 8
+
+
+def set_up(name: str, world: int = 1) -> Any:
+    """The task, its workload and a trial long enough for the warm-up and the measured steps."""
+    from tune_lr.config import load_config
+    from tune_lr.search import make_task
+    from tune_lr.trial import TrialSpec
+    from tune_lr.workloads import load_workload
+
+    task = make_task(load_config(SPACES[name]))
+    task = replace(task, report_every=WARM_UP + STEPS[name], workers=world)
+    # A ramp is not validated, and at a single small LR it does not diverge.
+    from tune_lr.lr_range_test import Ramp
+
+    steps = WARM_UP + STEPS[name]
+    trial = TrialSpec(0, "range_test", 0, steps, ramp=Ramp(1e-4, 1.1e-4, steps))
+    return task, load_workload(task.workload, task.workload_args), trial
+
+
+def ours(name: str, world: int = 1) -> tuple[float, float]:
+    """CPU-seconds and seconds a step of `Training` on this rank."""
+    import torch
+
+    from tune_lr import training
+
+    task, workload, trial = set_up(name, world)
+    run = training.Training(workload, task, trial, torch.device("cpu"))
+    run._train(WARM_UP)
+    cpu, wall = time.process_time(), time.perf_counter()
+    for _ in range(0, STEPS[name], training.STEPS_PER_READ):
+        run._train(min(training.STEPS_PER_READ, trial.max_steps - run.step))
+    return (time.process_time() - cpu) / STEPS[name], (time.perf_counter() - wall) / STEPS[name]
+
+
+def bare(name: str, share: int = 1) -> tuple[float, float]:
+    """The same of a loop that anybody would write; with one of `share` parts of the batch."""
+    import torch
+    from torch.utils.data import DataLoader
+
+    from tune_lr.workloads import outputs_of
+
+    task, workload, trial = set_up(name)
+    torch.manual_seed(0)
+    model = workload.model()
+    kinds = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
+    optimizer = kinds[task.optimizer](model.parameters(), lr=1e-4, **task.optimizer_args)
+    size = (task.batch_size or workload.batch_size) // share
+    loader = DataLoader(workload.train_data, size, shuffle=True, drop_last=True, collate_fn=workload.collate_fn)
+    model.train()
+    step, cpu, wall = 0, 0.0, 0.0
+    while True:
+        for batch in loader:
+            if step == WARM_UP:
+                cpu, wall = time.process_time(), time.perf_counter()
+            if step == trial.max_steps:
+                return (time.process_time() - cpu) / STEPS[name], (time.perf_counter() - wall) / STEPS[name]
+            optimizer.zero_grad()
+            loss = workload.criterion(outputs_of(workload, model, batch), batch)
+            loss.backward()
+            optimizer.step()
+            loss.item()
+            step += 1
+
+
+def unread(name: str) -> tuple[float, float]:
+    """`ours` with losses that stay on the device."""
+    import torch
+
+    tolist = torch.Tensor.tolist
+    torch.Tensor.tolist = lambda self: [1.0] * len(self)  # type: ignore[method-assign]
+    try:
+        return ours(name)
+    finally:
+        torch.Tensor.tolist = tolist  # type: ignore[method-assign]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def launch(rank: int, world: int, port: int) -> None:
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
+    import torch
+
+    from tune_lr import colossal
+
+    torch.set_num_threads(1)
+    colossal.launch(rank, world, "127.0.0.1", port)
+
+
+def side_by_side(kind: str, name: str) -> float:
+    """Steps a second of two processes that start together: of the group, or of the two bare loops on average."""
+    port = str(free_port())
+    processes = [
+        subprocess.Popen(
+            [sys.executable, __file__, "--workload", name, "--rank", str(rank), "--port", port, "--part", kind],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    for process in processes:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    seconds = [json.loads(process.communicate()[0].splitlines()[-1])[1] for process in processes]
+    return 1 / max(seconds) if kind == "group" else sum(1 / s for s in seconds) / 2
+
+
+def rank_of(kind: str, name: str, rank: int, port: int) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    if kind == "group":
+        launch(rank, 2, port)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    print(json.dumps(ours(name, 2) if kind == "group" else bare(name, 2)), flush=True)
+
+
+def summary(values: list[float]) -> str:
+    """Median, and the range between the second smallest and second largest: at ten pairs, its 98 % interval."""
+    ordered = sorted(values)
+    return f"{median(values):.3f} ({ordered[1]:.3f} to {ordered[-2]:.3f})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=10)
+    parser.add_argument("--workload", choices=[*SPACES, "all"], default="all")
+    parser.add_argument("--part", choices=["all", "group", "bare"], default="all", help=argparse.SUPPRESS)
+    parser.add_argument("--rank", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--port", type=int, default=0, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.part != "all":
+        return rank_of(options.part, options.workload, options.rank, options.port)
+    launch(0, 1, free_port())
+    for name in SPACES if options.workload == "all" else [options.workload]:
+        ratios: dict[str, list[float]] = {"one worker, CPU": [], "reading, CPU": [], "two workers, steps/s": []}
+        for number in range(options.pairs):
+            parts = [bare, ours, unread] if number % 2 == 0 else [unread, ours, bare]
+            cost = {part: part(name)[0] for part in parts}
+            ratios["one worker, CPU"].append(cost[ours] / cost[bare])
+            ratios["reading, CPU"].append(cost[ours] / cost[unread])
+            kinds = ["group", "bare"] if number % 2 == 0 else ["bare", "group"]
+            speed = {kind: side_by_side(kind, name) for kind in kinds}
+            ratios["two workers, steps/s"].append(speed["group"] / speed["bare"])
+            print(name, number + 1, {key: round(values[-1], 3) for key, values in ratios.items()}, flush=True)
+        for key, values in ratios.items():
+            print(f"{name:<10} {key:<22} {summary(values)}")
+
+
+if __name__ == "__main__":
+    main()
