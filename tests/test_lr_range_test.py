@@ -14,6 +14,7 @@ from tune_lr.errors import InputError
 from tune_lr.lr_range_test import DivergenceDetector, LRBounds, Ramp, find_lr_bounds, read_curve, smooth
 
 DATA = Path(__file__).parent / "data"
+LANDSCAPES = Path(__file__).parent.parent / "benchmarks" / "landscapes"
 LRS = np.geomspace(1e-5, 10, 300)
 BEST = 0.05
 Curve = tuple[np.ndarray, np.ndarray]
@@ -34,7 +35,7 @@ def curve(
     losses = end + (start - end) / (1 + np.exp(6 * (distance + 1)))
     above = np.clip(distance - 0.5, 0, None)
     if after == "explodes":
-        losses = losses + np.expm1(20 * above)
+        losses = losses + np.expm1(np.minimum(20 * above, 30))  # short of OVERFLOW, whatever it is multiplied by
     elif after == "dies":  # a dead network: back on the plateau
         losses = np.where(above > 0, start + 0.02, losses)
     elif after == "climbs":  # AdamW
@@ -42,6 +43,14 @@ def curve(
     else:
         assert after == "stays"
     return lrs, losses + noise * np.random.default_rng(seed).standard_normal(len(lrs))
+
+
+def trained(lrs: np.ndarray, seed: int = 0) -> Curve:
+    """A model that falls with the distance it has travelled, the sum of the LRs, and explodes where the LR itself is
+    too high; on `LRS` the same as `curve`."""
+    travelled, above = np.cumsum(lrs) * math.log(10) / 50, np.clip(np.log10(lrs / BEST) - 0.5, 0, None)
+    losses = 0.3 + 2 / (1 + np.exp(6 * (np.log10(travelled / BEST) + 1))) + np.expm1(np.minimum(20 * above, 30))
+    return lrs, losses + 0.03 * np.random.default_rng(seed).standard_normal(len(lrs))
 
 
 def noise_curve(kind: str, seed: int, n: int = 300) -> Curve:
@@ -68,7 +77,7 @@ def answer(bounds: LRBounds) -> tuple[str, list[float]]:
     intervals = [bounds.low_interval, bounds.high_interval, bounds.suggestion_interval]
     figures = [f for f in (bounds.low, bounds.high, bounds.suggestion) if f is not None]
     figures += [end for interval in intervals if interval is not None for end in interval]
-    return bounds.status, figures + list(bounds.centre_lrs) + list(bounds.divergence_lrs)
+    return bounds.status, figures + list(bounds.fallen_lrs) + list(bounds.divergence_lrs)
 
 
 def assert_same(first: LRBounds, second: LRBounds, factor: float = 1.0) -> None:
@@ -292,21 +301,21 @@ def test_a_spike_moves_the_suggestion_by_less_than_a_tenth_of_a_decade(place: in
     assert abs(math.log10(spiked.suggestion / clean.suggestion)) < 0.1
 
 
-@pytest.mark.parametrize("steps", [20, 60, 100, 150, 200, 1000, 3000])
-def test_the_length_of_the_ramp_hardly_moves_the_suggestion(steps: int) -> None:
-    suggestion = find_lr_bounds([curve(lrs=np.geomspace(1e-5, 10, steps))]).suggestion
-    reference = find_lr_bounds([curve()]).suggestion
-    assert suggestion is not None and reference is not None
-    assert abs(math.log10(suggestion / reference)) < 0.2
-
-
-@pytest.mark.parametrize("ramp", [Ramp(1e-4, 1, 300, "linear"), Ramp(1e-5, 10, 300, "staircase", 30)])
-def test_other_ramps_read_alike(ramp: Ramp) -> None:
-    lrs = np.array([ramp.lr(step) for step in range(ramp.steps)])
-    suggestion = find_lr_bounds([curve(lrs=lrs)]).suggestion
-    reference = find_lr_bounds([curve()]).suggestion
-    assert suggestion is not None and reference is not None
-    assert abs(math.log10(suggestion / reference)) < 0.3
+@pytest.mark.parametrize(
+    "ramp",
+    [
+        *(Ramp(1e-5, 10, steps) for steps in (60, 100, 150, 200, 1000, 3000)),
+        Ramp(1e-7, 10, 100),
+        Ramp(1e-4, 1, 300, "linear"),
+        Ramp(1e-5, 10, 300, "staircase", 30),
+        Ramp(1e-5, 10, 3000, "staircase", 30),
+    ],
+)
+def test_how_fast_the_ramp_rises_hardly_moves_the_answer(ramp: Ramp) -> None:
+    bounds = find_lr_bounds([trained(np.array([ramp.lr(step) for step in range(ramp.steps)]))])
+    reference = find_lr_bounds([trained(LRS)])
+    assert bounds.suggestion is not None and reference.suggestion is not None
+    assert abs(math.log10(bounds.suggestion / reference.suggestion)) < 0.2
 
 
 # LeNet-5 on 4,000 digits, batch 128, SGD with momentum 0.9: its best constant LR is 0.18, its best cyclic peak 0.56.
@@ -315,7 +324,40 @@ def test_real_curves_of_other_ramps_are_read_rightly(name: str) -> None:
     bounds = find_lr_bounds([read_curve(DATA / f"lenet5_{name}.csv")])
     assert bounds.status == "ok" and bounds.low is not None and bounds.high is not None
     assert bounds.low < 0.18 < 0.56 <= bounds.high
-    assert bounds.suggestion is not None and 0.18 / 3 < bounds.suggestion < 0.18 * 3
+    assert bounds.suggestion is not None and 0.18 / 2.5 < bounds.suggestion < 0.18 * 2.5
+
+
+# From benchmarks/landscapes: what must lie inside for every one of six schedules to come within 2 % of its best loss.
+@pytest.mark.parametrize(
+    ("workload", "lowest", "highest"),
+    [
+        ("lenet5_sgd", 0.46, 1.0),
+        ("lenet5_momentum", 0.07, 0.22),
+        ("mlp_adamw", 0.0068, 0.032),
+        ("cnn_bn", 0.046, 0.1),
+        ("transformer_adamw", 0.0047, 0.01),
+        ("gru_adam", 0.021, 0.1),
+        ("autoencoder", 1.0, 1.5),
+    ],
+)
+def test_bounds_from_real_ramps_hold_the_best_lrs(workload: str, lowest: float, highest: float) -> None:
+    with np.load(LANDSCAPES / f"{workload}.npz") as ramps:
+        bounds = find_lr_bounds([(LRS, losses) for losses in ramps["tune_lr"][:3]])
+    assert bounds.low is not None and bounds.high is not None and bounds.suggestion is not None
+    assert bounds.low <= lowest and highest <= bounds.high
+    assert math.log10(bounds.high / bounds.low) <= 1.5
+
+
+@pytest.mark.parametrize(
+    "workload", ["lenet5_sgd", "lenet5_momentum", "mlp_adamw", "cnn_bn", "transformer_adamw", "gru_adam"]
+)
+def test_real_ramps_four_times_as_fast_read_alike(workload: str) -> None:
+    with np.load(LANDSCAPES / f"{workload}.npz") as ramps:
+        slow = find_lr_bounds([(LRS, losses) for losses in ramps["tune_lr"][:3]]).suggestion
+        lrs = 1e-7 * 1e8 ** (np.arange(100) / 100)
+        fast = find_lr_bounds([(lrs, losses) for losses in ramps["fastai"][:3]]).suggestion
+    assert slow is not None and fast is not None
+    assert 0.4 < fast / slow < 2.5
 
 
 def test_few_steps_at_low_lrs_are_said_to_leave_the_lower_end_unsure() -> None:
@@ -343,7 +385,7 @@ def test_intervals_span_the_replicates() -> None:
     least, most = bounds.suggestion_interval
     assert least < bounds.suggestion < most
     assert math.log10(most / least) == pytest.approx(math.log10(0.08 / 0.03), abs=0.1)
-    assert len(bounds.centre_lrs) == len(bounds.divergence_lrs) == 3
+    assert len(bounds.fallen_lrs) == len(bounds.divergence_lrs) == 3
 
 
 # --- laws ---

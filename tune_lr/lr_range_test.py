@@ -10,10 +10,13 @@ training loss of every step. Four pieces, pure but for the one file that is read
 
 How curves are read. Every curve is cut at its divergence; the curves are pooled into one by the median over the
 replicates at each LR (a replicate that has diverged counts as the worst); the pooled curve is smoothed. It must fall
-below its first plateau by more than the noise explains, and it must turn up again. Then the LRs that kept most of the
-fall are its basin, and the bounds are fixed multiples of the basin's centre. The centre is the landmark that moves
-least from seed to seed, often a third as much as the LR of the minimum, which lies anywhere in a flat and noisy basin.
-Slopes are not used: they do not survive noise.
+below its first plateau by more than the noise explains, and it must turn up again. Two landmarks are then read off:
+where most of the fall is made, and where the loss turns up. Both move little from seed to seed, unlike the LR of the
+minimum, which lies anywhere in a flat and noisy basin. Slopes are not used: they do not survive noise.
+
+How far a model gets depends on the LRs of all steps so far more than on the LR of the last: their sum, the distance
+travelled. A ramp with four times fewer steps makes its fall at a four times higher LR, though the best LRs are the
+same. So the first landmark is that distance, given as the LR at which a ramp of `STEPS_PER_DECADE` has travelled it.
 
 Everything is invariant to a positive scale and an offset of the loss, and moves with the scale of the LR. The exception
 is a loss beyond `OVERFLOW`, which counts as infinite.
@@ -75,9 +78,12 @@ RANK_BLOCKS = 10
 # At the end of a ramp without divergence the loss has turned up when it left the basin by this many standard errors:
 # one place is looked at, not the best of many.
 RISE_ERRORS = 3.0
-# The basin: the LRs whose smoothed loss gave back at most this part of the fall. On eleven pairs of model and
-# optimizer, nine seeds each, its centre moved less between seeds for 0.2 than for 0.1.
+# The basin: the LRs whose smoothed loss gave back at most this part of the fall.
 BASIN = 0.2
+# The model has fallen when it made this part of the fall.
+FALLEN = 0.9
+# Of the exponential ramp whose LRs stand for distances: that of the default, 300 steps over six decades.
+STEPS_PER_DECADE = 50
 # A standard normal deviate's median absolute value, and the standard error of a median in units of that of a mean.
 MAD_TO_SIGMA = 1.4826
 MEDIAN_ERROR = 1.2533
@@ -85,20 +91,19 @@ MEDIAN_ERROR = 1.2533
 # the detector needs to be sure, twice) or within half a decade; later than that, it had a plateau to fall from.
 START_STEPS = 2 * WINDOW
 START_RATIO = 10**0.5
-# With fewer steps before the basin than this its place is told by how long the model had trained as much as by the LR:
-# on LeNet-5 a linear ramp to 10, which is in its basin after 13 steps, puts the centre three times as high as an
-# exponential one, though the bounds still hold the best LRs. The reason says so.
+# With fewer steps before the basin than this the distance is coarse, and so is the lower end. The reason says so.
 FEW_STEPS = 30
 # Fewer points hold no plateau, minimum and rise.
 MIN_POINTS = 5
 
-# --- bounds, as multiples of the centre of the basin ---
-# On the same pairs the best constant LRs lay at 0.2 to 2.6 centres, the best one-cycle peaks at 1 to 3, on LeNet-5
-# cyclic at 5 (with plain SGD one-cycle at 8: warm-up carries it past the edge). A decade and a half around that.
-LOW = 1 / 6
-HIGH = 5.0
-# The middle of the best constant LRs, and safer than the centre: a loss climbs more steeply above its best LR.
-SUGGESTION = 0.6
+# --- bounds, as multiples of the LR at which the model has fallen (see docs/range_test.md) ---
+# At lower LRs a training as long as the ramp is still falling when it ends.
+LOW = 0.67
+# 1.3 decades in all, less where the basin ends sooner: no schedule was best at more than twice its end.
+HIGH = 13.0
+BEYOND = 2.0
+# Between the best constant LRs and the best one-cycle peaks.
+SUGGESTION = 2.0
 
 
 @dataclass(frozen=True)
@@ -195,8 +200,8 @@ class LRBounds:
     `low`, `high` and `suggestion` are LRs, None unless `status` is "ok". Each `*_interval` is the range of that figure:
     over the replicates where at least two could be read alone, else over three thirds of the pooled curve, every third
     step each. `reason` is one sentence that a user can act on. `replicates` counts the curves read.
-    `centre_lrs` and `divergence_lrs` are the landmarks of the curves that have them, in the curves' order: the centre
-    of the basin, of every curve that reads "ok" alone, and the LR of the step that diverged.
+    `fallen_lrs` and `divergence_lrs` are the landmarks of the curves that have them, in the curves' order: the LR at
+    which the model has fallen, of every curve that reads "ok" alone, and the LR of the step that diverged.
     """
 
     low: float | None
@@ -208,7 +213,7 @@ class LRBounds:
     low_interval: Interval | None = None
     high_interval: Interval | None = None
     suggestion_interval: Interval | None = None
-    centre_lrs: tuple[float, ...] = ()
+    fallen_lrs: tuple[float, ...] = ()
     divergence_lrs: tuple[float, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -233,19 +238,35 @@ class LRBounds:
 
 @dataclass(frozen=True)
 class _Reading:
-    """One curve, read: its status and, where that is ok, the LR at the centre of its basin and the basin's ends."""
+    """One curve, read: its status and, where that is ok, the LR at which the model has fallen and its basin's ends."""
 
     status: str
-    centre: float = math.nan
+    fallen: float = math.nan
     basin: Interval = (math.nan, math.nan)
+
+    @property
+    def low(self) -> float:
+        return LOW * self.fallen
+
+    @property
+    def suggestion(self) -> float:
+        return SUGGESTION * self.fallen
+
+    @property
+    def high(self) -> float:
+        return min(HIGH * self.fallen, BEYOND * self.basin[1])
 
 
 @dataclass(frozen=True)
 class _Cut:
-    """A curve up to its divergence: LRs and losses of shape (n,), n >= 0, all finite."""
+    """A curve up to its divergence: LRs, losses and distances of shape (n,), n >= 0, all finite.
+
+    A distance is the sum of all LRs so far, as the LR at which a ramp of STEPS_PER_DECADE has such a sum.
+    """
 
     lrs: Array
     losses: Array
+    distances: Array
     divergence_lr: float | None
     start_lr: float
 
@@ -270,29 +291,32 @@ def find_lr_bounds(curves: Sequence[tuple[ArrayLike, ArrayLike]]) -> LRBounds:
     pooled = cuts[0] if len(cuts) == 1 else _pool(cuts)
     answer = _read(pooled)
     readings = [answer] if len(cuts) == 1 else [_read(cut) for cut in cuts]
-    centres = tuple(reading.centre for reading in readings if reading.status == "ok")
+    alone = [reading for reading in readings if reading.status == "ok"]
     found: dict[str, Any] = {
         "status": answer.status,
         "reason": _reason(answer, pooled),
         "replicates": len(cuts),
-        "centre_lrs": centres,
+        "fallen_lrs": tuple(reading.fallen for reading in alone),
         "divergence_lrs": tuple(cut.divergence_lr for cut in cuts if cut.divergence_lr is not None),
     }
     if answer.status != "ok":
         return LRBounds(low=None, high=None, suggestion=None, **found)
 
-    if len(centres) < 2:
-        # One curve read three times, every third step each: what the noise of its batches does to the centre.
-        parts = [_Cut(pooled.lrs[i::3], pooled.losses[i::3], pooled.divergence_lr, pooled.start_lr) for i in range(3)]
-        centres = tuple(reading.centre for reading in map(_read, parts) if reading.status == "ok") or answer.basin
-    least, most = min(answer.centre, *centres), max(answer.centre, *centres)
+    if len(alone) < 2:
+        # One curve read three times, every third step each: what the noise of its batches does to it.
+        thirds = [_read(_every_third(pooled, first)) for first in range(3)]
+        alone = [reading for reading in thirds if reading.status == "ok"]
+    alone.append(answer)
     return LRBounds(
-        low=answer.centre * LOW,
-        high=answer.centre * HIGH,
-        suggestion=answer.centre * SUGGESTION,
-        low_interval=(least * LOW, most * LOW),
-        high_interval=(least * HIGH, most * HIGH),
-        suggestion_interval=(least * SUGGESTION, most * SUGGESTION),
+        low=answer.low,
+        high=answer.high,
+        suggestion=answer.suggestion,
+        low_interval=(min(reading.low for reading in alone), max(reading.low for reading in alone)),
+        high_interval=(min(reading.high for reading in alone), max(reading.high for reading in alone)),
+        suggestion_interval=(
+            min(reading.suggestion for reading in alone),
+            max(reading.suggestion for reading in alone),
+        ),
         **found,
     )
 
@@ -499,12 +523,20 @@ def _ranks_fall(losses: Array) -> bool:
 
 def _cut(lrs: Array, losses: Array) -> _Cut:
     end = _first_divergence(losses)
-    return _Cut(lrs[:end], losses[:end], None if end is None else float(lrs[end]), float(lrs[0]))
+    # The sum of an exponential ramp's LRs is its last one times its steps in a factor of e.
+    distances = np.cumsum(lrs[:end]) * (math.log(10) / STEPS_PER_DECADE)
+    return _Cut(lrs[:end], losses[:end], distances, None if end is None else float(lrs[end]), float(lrs[0]))
+
+
+def _every_third(cut: _Cut, first: int) -> _Cut:
+    steps = slice(first, None, 3)
+    return replace(cut, lrs=cut.lrs[steps], losses=cut.losses[steps], distances=cut.distances[steps])
 
 
 def _pool(cuts: Sequence[_Cut]) -> _Cut:
     """The median over the replicates at each LR of the longest one, cut where half of them have diverged."""
-    grid = max((cut.lrs for cut in cuts), key=len)
+    longest = max(cuts, key=lambda cut: len(cut.lrs))
+    grid = longest.lrs
     rows = np.full((len(cuts), len(grid)), np.nan)
     for row, cut in zip(rows, cuts, strict=True):
         length = len(cut.lrs)
@@ -521,10 +553,11 @@ def _pool(cuts: Sequence[_Cut]) -> _Cut:
     start = min(cut.start_lr for cut in cuts)
     if len(diverged):
         end = int(diverged[0])
-        return _Cut(grid[:end], pooled[:end], float(grid[end]), start)
+        return _Cut(grid[:end], pooled[:end], longest.distances[:end], float(grid[end]), start)
     # Where all of them diverged at the same step, the pooled curve ends with them.
     lrs = [cut.divergence_lr for cut in cuts if cut.divergence_lr is not None]
-    return _Cut(grid, pooled, float(np.median(lrs)) if 2 * len(lrs) >= len(cuts) else None, start)
+    divergence_lr = float(np.median(lrs)) if 2 * len(lrs) >= len(cuts) else None
+    return _Cut(grid, pooled, longest.distances, divergence_lr, start)
 
 
 def _read(cut: _Cut) -> _Reading:
@@ -537,7 +570,8 @@ def _read(cut: _Cut) -> _Reading:
     if len(cut.lrs) < MIN_POINTS:
         return not_fallen
 
-    lrs, losses = _thin(cut.lrs, cut.losses)
+    steps, losses = _thin(np.arange(len(cut.losses), dtype=np.float64), cut.losses)
+    lrs, distances = cut.lrs[steps.astype(int)], cut.distances[steps.astype(int)]
     smoothed, window = _smooth(losses), _window(len(losses))
     error = MEDIAN_ERROR * _noise(losses) / math.sqrt(window)
     # The lower of two estimates: a loss that only rises has its minimum at the first point, and has not fallen.
@@ -551,13 +585,10 @@ def _read(cut: _Cut) -> _Reading:
         return _Reading("no_divergence")
 
     basin = np.flatnonzero(smoothed <= lowest + BASIN * fall)
-    log_lrs = np.log(lrs)
-    # Each step weighs the stretch of log LR that it stands for: a linear ramp has most of its steps at its end.
-    weights = np.gradient(log_lrs)[basin]
-    if weights.sum() == 0:  # within one stair
-        weights = np.ones(len(basin))
-    centre = float(np.exp(np.average(log_lrs[basin], weights=weights)))
-    return _Reading("ok", centre, (float(lrs[basin[0]]), float(lrs[basin[-1]])))
+    below, above = float(lrs[basin[0]]), float(lrs[basin[-1]])
+    fallen = int(np.flatnonzero(smoothed <= plateau - FALLEN * fall)[0])
+    # However slow the ramp, and however far it has travelled: never beyond the LR at which the loss turns up.
+    return _Reading("ok", min(float(distances[fallen]), above), (below, above))
 
 
 def _reason(reading: _Reading, cut: _Cut) -> str:
@@ -574,8 +605,7 @@ def _reason(reading: _Reading, cut: _Cut) -> str:
         )
         return (
             f"the loss is lowest at LRs from {below:.2g} to {above:.2g} and {end}: "
-            f"search the peak LR from {reading.centre * LOW:.2g} to {reading.centre * HIGH:.2g}"
-            + (few if lower < FEW_STEPS else "")
+            f"search the peak LR from {reading.low:.2g} to {reading.high:.2g}" + (few if lower < FEW_STEPS else "")
         )
     if reading.status == "no_divergence":
         return (

@@ -382,7 +382,7 @@ class Runs:
     def _run_config(self, trial: TrialSpec) -> Row:
         config = self._config
         shared = {"phase": trial.phase, "number": trial.number, "seed": trial.seed, "max_steps": trial.max_steps}
-        optimizer = {"optimizer": config.optimizer.name, **config.optimizer.args}
+        optimizer = {"optimizer": config.optimizer.name, **config.optimizer.args, **trial.optimizer}
         if trial.phase == "range_test":
             assert trial.ramp is not None
             return {**shared, **optimizer, "range_test.low": trial.ramp.low, "range_test.high": trial.ramp.high}

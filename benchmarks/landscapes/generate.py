@@ -1,0 +1,480 @@
+"""Makes the ground truth of the benchmarks: what every LR schedule reaches at every LR, on small workloads of many
+kinds.
+
+    chrt -i 0 nice -n 19 .venv/bin/python benchmarks/landscapes/generate.py [--minutes 60] [--only mlp_adamw ...]
+
+Per workload, `NAME.csv` has one line for a training (schedule in its default shape, LR, seed) with the validation loss
+before the first step and at each tenth of the way, and `NAME.npz` the training losses of LR range tests: tune-lr's own
+default ramp and those of its peers, 20 seeds each. A plain loop on one thread, nothing of Ray or ColossalAI; the LRs
+come from `tune_lr.lr_schedules`, the optimizers from `tune_lr.optimizers`.
+
+It goes on where it was stopped, at any moment. In stages, so that the files are of use early: one seed everywhere; the
+ramps; the other seeds; then 12 more seeds for each schedule's three best LRs, and for all within 15 % of its best. To
+change a workload, delete its files.
+"""
+
+import argparse
+import csv
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from landscape import FOLDER, POINTS, RAMP_SEEDS, RAMPS, SCHEDULES, SEARCH_SEEDS, curve_fields
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tune_lr.lr_schedules import make_lr_schedule
+from tune_lr.optimizers import cycles_momentum, make_optimizer
+from tune_lr.workloads.digits import digits
+from tune_lr.workloads.gpt_bytes import gpt_bytes
+from tune_lr.workloads.lenet5 import LeNet5, mnist_5k
+
+LRS = 13  # at first, six a decade; where the best lies at an end, more
+MORE_LRS = 6  # at each end at most
+NEAR = 0.15
+TRUTH_SEEDS = range(3, 15)
+
+Data = tuple[Tensor, Tensor, Tensor, Tensor]  # training inputs and targets, validation inputs and targets
+Cells = dict[tuple[str, float, int], list[float]]  # (schedule, LR, seed): validation losses
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """A workload, small enough that a training takes about a second."""
+
+    name: str
+    data: Callable[[], Data]
+    model: Callable[[], nn.Module]
+    loss: Callable[[Tensor, Tensor], Tensor]
+    optimizer: str
+    arguments: dict[str, object]
+    batch_size: int
+    max_steps: int
+    lowest: float  # log10 of the lowest LR
+
+
+# --- data
+
+
+@cache
+def mnist() -> Data:
+    work = mnist_5k(val=300)
+    return (*work.train_data.tensors, *work.val_data.tensors)
+
+
+@cache
+def digits_flat() -> Data:
+    work = digits()
+    return (*work.train_data.tensors, *work.val_data.tensors)
+
+
+@cache
+def digits_images() -> Data:
+    train, targets, val, val_targets = digits_flat()
+    return train.view(-1, 1, 8, 8), targets, val.view(-1, 1, 8, 8), val_targets
+
+
+@cache
+def digits_rows() -> Data:
+    train, targets, val, val_targets = digits_flat()
+    return train.view(-1, 8, 8), targets, val.view(-1, 8, 8), val_targets
+
+
+@cache
+def digits_to_themselves() -> Data:
+    train, _, val, _ = digits_flat()
+    return train, train, val, val
+
+
+@cache
+def text() -> Data:
+    """Windows of 32 bytes of Python's own sources, and the same one byte further."""
+    work = gpt_bytes(context=33, max_bytes=400_000, val_windows=100)
+    train, val = (
+        torch.stack([part[i]["input_ids"] for i in range(len(part))]) for part in (work.train_data, work.val_data)
+    )
+    return train[:, :-1], train[:, 1:], val[:, :-1], val[:, 1:]
+
+
+@cache
+def noisy_function() -> Data:
+    """A smooth function of ten inputs, with noise of half its own spread."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(2500, 10, generator=generator)
+    directions = torch.randn(10, 4, generator=generator) / 10**0.5
+    clean = torch.sin(2 * inputs @ directions).sum(1, keepdim=True)
+    targets = clean / clean.std() + 0.5 * torch.randn(2500, 1, generator=generator)
+    return inputs[:2000], targets[:2000], inputs[2000:], targets[2000:]
+
+
+# --- models
+
+
+class Block(nn.Module):
+    """A transformer's block (pre-norm) with causal attention."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, length, width = x.shape
+        qkv = self.qkv(self.norm1(x)).view(n, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        seen = functional.scaled_dot_product_attention(*qkv.unbind(), is_causal=True)
+        x = x + self.out(seen.transpose(1, 2).reshape(n, length, width))
+        return x + self.mlp(self.norm2(x))
+
+
+class ByteTransformer(nn.Module):
+    """int64 of shape (N, length) to logits of shape (N, length, 256)."""
+
+    def __init__(self, length: int = 32, width: int = 32, blocks: int = 2, heads: int = 2) -> None:
+        super().__init__()
+        self.bytes, self.places = nn.Embedding(256, width), nn.Parameter(0.02 * torch.randn(length, width))
+        nn.init.normal_(self.bytes.weight, std=0.02)
+        self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(blocks)))
+        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 256))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(self.blocks(self.bytes(tokens) + self.places))
+
+
+class RowReader(nn.Module):
+    """A GRU that reads an image row by row: shape (N, 8, 8) to logits of shape (N, 10)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru, self.head = nn.GRU(8, 32, batch_first=True), nn.Linear(32, 10)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return self.head(self.gru(rows)[0][:, -1])
+
+
+def small_cnn() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 16, 3, padding=1, stride=2, bias=False),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(16 * 16, 10),
+    )
+
+
+def mlp(*sizes: int, activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Module:
+    layers: list[nn.Module] = []
+    for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+        layers += [nn.Linear(inputs, outputs), activation()]
+    return nn.Sequential(*layers[:-1])
+
+
+def loss_of_bytes(outputs: Tensor, targets: Tensor) -> Tensor:
+    return functional.cross_entropy(outputs.flatten(0, 1), targets.flatten())
+
+
+# The fastest first.
+WORKLOADS = (
+    Work(
+        name="mlp_adamw",
+        data=digits_flat,
+        model=lambda: mlp(64, 64, 64, 10),
+        loss=functional.cross_entropy,
+        optimizer="adamw",
+        arguments={"weight_decay": 0.01},
+        batch_size=64,
+        max_steps=190,
+        lowest=-3.0,
+    ),
+    Work(
+        name="cnn_bn",
+        data=digits_images,
+        model=small_cnn,
+        loss=functional.cross_entropy,
+        optimizer="sgd",
+        arguments={"momentum": 0.9},
+        batch_size=32,
+        max_steps=150,
+        lowest=-2.0,
+    ),
+    Work(
+        name="regression",
+        data=noisy_function,
+        model=lambda: mlp(10, 64, 1, activation=nn.Tanh),
+        loss=functional.mse_loss,
+        optimizer="sgd",
+        arguments={"momentum": 0.9},
+        batch_size=8,
+        max_steps=500,
+        lowest=-2.67,
+    ),
+    Work(
+        name="autoencoder",
+        data=digits_to_themselves,
+        model=lambda: mlp(64, 32, 8, 32, 64, activation=nn.Tanh),
+        loss=functional.mse_loss,
+        optimizer="sgd",
+        arguments={"momentum": 0.9},
+        batch_size=32,
+        max_steps=250,
+        lowest=-1.33,
+    ),
+    Work(
+        name="gru_adam",
+        data=digits_rows,
+        model=RowReader,
+        loss=functional.cross_entropy,
+        optimizer="adam",
+        arguments={},
+        batch_size=64,
+        max_steps=190,
+        lowest=-2.67,
+    ),
+    Work(
+        name="transformer_adamw",
+        data=text,
+        model=ByteTransformer,
+        loss=loss_of_bytes,
+        optimizer="adamw",
+        arguments={"betas": [0.9, 0.95], "weight_decay": 0.1},
+        batch_size=16,
+        max_steps=120,
+        lowest=-3.33,
+    ),
+    Work(
+        name="lenet5_momentum",
+        data=mnist,
+        model=LeNet5,
+        loss=functional.cross_entropy,
+        optimizer="sgd",
+        arguments={"momentum": 0.9},
+        batch_size=32,
+        max_steps=180,
+        lowest=-2.33,
+    ),
+    Work(
+        name="lenet5_sgd",
+        data=mnist,
+        model=LeNet5,
+        loss=functional.cross_entropy,
+        optimizer="sgd",
+        arguments={},
+        batch_size=32,
+        max_steps=180,
+        lowest=-1.5,
+    ),
+)
+
+
+# --- training
+
+
+def descend(
+    work: Work, seed: int, lrs: Sequence[float], momenta: Sequence[float | None], validate: set[int]
+) -> tuple[list[float], list[float]]:
+    """Trains with the LR of each step, and with its momentum (None: the optimizer's own) where the optimizer has any.
+
+    Returns the training loss of every step and the validation loss before each step in `validate`; both end where the
+    training loss is no longer finite.
+    """
+    train, targets, val, val_targets = work.data()
+    torch.manual_seed(seed)
+    model = work.model()
+    optimizer = make_optimizer(work.optimizer, {**work.arguments, "foreach": True}, [{"params": model.parameters()}])
+    group, cycles = optimizer.param_groups[0], cycles_momentum(optimizer)
+    losses: list[float] = []
+    values: list[float] = []
+
+    def validation() -> float:
+        model.eval()
+        with torch.inference_mode():
+            value = float(work.loss(model(val), val_targets))
+        model.train()
+        return value
+
+    for step, indices in enumerate(batches(len(train), work.batch_size, len(lrs), seed)):
+        if step in validate:
+            values.append(validation())
+        group["lr"] = lrs[step]
+        if cycles and momenta[step] is not None and "betas" in group:
+            group["betas"] = (momenta[step], *group["betas"][1:])
+        elif cycles and momenta[step] is not None:
+            group["momentum"] = momenta[step]
+        loss = work.loss(model(train[indices]), targets[indices])
+        loss.backward()
+        losses.append(loss.item())
+        if not math.isfinite(losses[-1]):
+            return losses, values
+        optimizer.step()
+        optimizer.zero_grad()
+    if len(lrs) in validate:
+        values.append(validation())
+    return losses, values
+
+
+def batches(items: int, batch_size: int, steps: int, seed: int) -> Iterator[Tensor]:
+    """As many batches of indices as there are steps: a new order each epoch, the last partial batch dropped."""
+    generator = torch.Generator().manual_seed(seed)
+    done = 0
+    while True:
+        for indices in torch.randperm(items, generator=generator)[: items // batch_size * batch_size].split(batch_size):
+            if done == steps:
+                return
+            yield indices
+            done += 1
+
+
+def train_cell(work: Work, name: str, lr: float, seed: int) -> list[float]:
+    """The validation losses of one training, POINTS + 1 of them, inf once it has diverged."""
+    schedule = make_lr_schedule(name, {}, work.max_steps)
+    steps = range(work.max_steps)
+    lrs, momenta = [schedule.lr(lr, step) for step in steps], [schedule.momentum(step) for step in steps]
+    _, values = descend(
+        work, seed, lrs, momenta, {round(point * work.max_steps / POINTS) for point in range(POINTS + 1)}
+    )
+    return (values + [math.inf] * (POINTS + 1))[: POINTS + 1]
+
+
+# --- files
+
+
+def read_cells(work: Work) -> Cells:
+    """What is there already. A last line that a kill cut off is cut away."""
+    path = FOLDER / f"{work.name}.csv"
+    if not path.exists():
+        path.write_text(",".join(["lr_schedule", "lr", "seed", "steps", *curve_fields()]) + "\n")
+    content = path.read_bytes()
+    if not content.endswith(b"\n"):
+        path.write_bytes(content[: content.rindex(b"\n") + 1])
+    with open(path, newline="") as file:
+        return {
+            (row["lr_schedule"], float(row["lr"]), int(row["seed"])): [float(row[field]) for field in curve_fields()]
+            for row in csv.DictReader(file)
+        }
+
+
+def append_cell(work: Work, key: tuple[str, float, int], values: list[float]) -> None:
+    with open(FOLDER / f"{work.name}.csv", "a", newline="") as file:
+        row = [key[0], f"{key[1]:.4g}", key[2], work.max_steps, *(f"{value:.5g}" for value in values)]
+        csv.writer(file, lineterminator="\n").writerow(row)
+
+
+def ramp_seed(work: Work, seed: int) -> None:
+    """Adds the four range tests of one seed."""
+    path = FOLDER / f"{work.name}.npz"
+    rows = read_ramps(work)
+    for ramp, lrs in RAMPS.items():
+        losses, _ = descend(work, seed, lrs.tolist(), [None] * len(lrs), set())
+        row = np.full((1, len(lrs)), np.nan, dtype=np.float32)
+        row[0, : len(losses)] = [float(f"{loss:.5g}") for loss in losses]
+        rows[ramp] = np.concatenate([rows[ramp], row])
+    with open(f"{path}.new", "wb") as file:
+        np.savez_compressed(file, **rows)
+    os.replace(f"{path}.new", path)
+
+
+def read_ramps(work: Work) -> dict[str, np.ndarray]:
+    path = FOLDER / f"{work.name}.npz"
+    if not path.exists():
+        return {ramp: np.empty((0, len(lrs)), dtype=np.float32) for ramp, lrs in RAMPS.items()}
+    with np.load(path) as file:
+        return {ramp: file[ramp] for ramp in RAMPS}
+
+
+# --- what to do next
+
+
+def lr_at(work: Work, place: int) -> float:
+    return float(f"{10 ** (work.lowest + place / 6):.4g}")
+
+
+def first_loss(cells: Cells, name: str, lr: float) -> float:
+    """The mean final loss over the seeds that every cell has; of seed 0 alone until all are there."""
+    means = [cells[name, lr, seed] for seed in SEARCH_SEEDS if (name, lr, seed) in cells]
+    return float(np.mean([np.fmin(values[-1], values[0]) for values in means])) if means else math.inf
+
+
+def grid(work: Work, cells: Cells, name: str) -> list[float]:
+    """The LRs of a schedule: thirteen, and more where the best of them lies at an end."""
+    below, above = 0, LRS - 1
+    while True:
+        lrs = [lr_at(work, place) for place in range(below, above + 1)]
+        if not all((name, lr, 0) in cells for lr in lrs):
+            return lrs
+        losses = [first_loss(cells, name, lr) for lr in lrs]
+        best = losses.index(min(losses))
+        if best == 0 and below > -MORE_LRS:
+            below -= 1
+        elif best == len(lrs) - 1 and above < LRS - 1 + MORE_LRS:
+            above += 1
+        else:
+            return lrs
+
+
+def near(work: Work, cells: Cells, name: str, most: int) -> list[float]:
+    """At most so many LRs of a schedule that come within NEAR of its best, the best first."""
+    losses = {lr: first_loss(cells, name, lr) for lr in grid(work, cells, name)}
+    ranked = sorted(losses, key=losses.__getitem__)[:most]
+    return [lr for lr in ranked if losses[lr] <= (1 + NEAR) * min(losses.values())]
+
+
+Stage = Callable[[Work, Cells], list[tuple[str, float, int]]]
+STAGES: tuple[Stage | None, ...] = (
+    lambda work, cells: [(name, lr, 0) for name in SCHEDULES for lr in grid(work, cells, name)],
+    None,  # the ramps
+    lambda work, cells: [
+        (name, lr, seed) for seed in SEARCH_SEEDS for name in SCHEDULES for lr in grid(work, cells, name)
+    ],
+    lambda work, cells: [
+        (name, lr, seed) for seed in TRUTH_SEEDS for name in SCHEDULES for lr in near(work, cells, name, 3)
+    ],
+    lambda work, cells: [
+        (name, lr, seed) for seed in TRUTH_SEEDS for name in SCHEDULES for lr in near(work, cells, name, LRS)
+    ],
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Makes or completes the landscapes; may be stopped at any moment.")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after so long")
+    parser.add_argument("--only", nargs="+", choices=[work.name for work in WORKLOADS], help="these workloads")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    works = [work for work in WORKLOADS if not options.only or work.name in options.only]
+    ends = time.monotonic() + 60 * options.minutes
+    cells = {work.name: read_cells(work) for work in works}
+    for number, stage in enumerate(STAGES, 1):
+        for work in works:
+            started, cpu, trained = time.monotonic(), time.process_time(), 0
+            if stage is None:
+                for seed in RAMP_SEEDS[len(read_ramps(work)["tune_lr"]) :]:
+                    if time.monotonic() > ends:
+                        return
+                    ramp_seed(work, seed)
+                    trained += 1
+            else:
+                # What is wanted may grow with what was found.
+                while todo := [key for key in stage(work, cells[work.name]) if key not in cells[work.name]]:
+                    for key in todo:
+                        if time.monotonic() > ends:
+                            return
+                        values = train_cell(work, *key)
+                        cells[work.name][key] = values
+                        append_cell(work, key, values)
+                        trained += 1
+            if trained:
+                seconds, used = time.monotonic() - started, time.process_time() - cpu
+                print(f"stage {number} {work.name}: {trained} in {seconds:.0f} s, {used:.0f} s of CPU", flush=True)
+
+
+if __name__ == "__main__":
+    main()

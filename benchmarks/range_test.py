@@ -1,0 +1,216 @@
+"""Is the LR range test right? Its bounds and its suggestion, and its peers' suggestions, against the landscapes.
+
+    python benchmarks/range_test.py [--plot docs/images/range_test_benchmark.png]
+
+Replays, in seconds, the ramps of `landscapes/` (20 seeds per workload and tool): ours on sets of three, drawn without
+replacement, as a study takes them; the peers', each on its own default ramp, one each, as they do. The rules of
+`tune_lr.lr_range_test` were chosen on the workloads of CHOSEN_ON; the others judge them.
+
+- holds: how often the bounds hold an LR within 2 % of the best mean loss of EVERY schedule; width: their median in
+  decades
+- at suggestion: the loss there / the lowest, of the constant and the one-cycle schedule; where an LR was never trained,
+  the nearest that was stands in, which is kind to those who suggest an LR far outside
+- sd: of the suggestion over the seeds, in decades, the median over workloads
+- abstains: on real ramps, where there is an answer; on curves that hold none
+"""
+
+import argparse
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from landscapes.landscape import RAMPS, Landscape, load, load_ramps, names
+from peers import PEERS
+from tune_lr.lr_range_test import LRBounds, find_lr_bounds
+
+Array = NDArray[np.float64]
+Answer = LRBounds | float | None  # what a tool says: ours bounds, the others an LR or nothing
+
+CHOSEN_ON = ("lenet5_momentum", "mlp_adamw", "cnn_bn")
+REPLICATES, SETS = 3, 60
+WITHIN = 1.02
+SUGGESTED_FOR = ("constant", "onecycle")
+
+
+def our_answers(ramps: Array, replicates: int, sets: int) -> list[Answer]:
+    rng = np.random.default_rng(0)
+    chosen = [rng.choice(len(ramps), replicates, replace=False) for _ in range(sets)]
+    return [find_lr_bounds([(RAMPS["tune_lr"], ramps[seed]) for seed in seeds]) for seeds in chosen]
+
+
+def answers(tool: str, ramps: dict[str, Array]) -> list[Answer]:
+    """What a tool says of a workload: for every seed, or every set of seeds."""
+    if tool == "tune-lr":
+        return our_answers(ramps["tune_lr"], REPLICATES, SETS)
+    if tool == "tune-lr, one ramp":
+        return [find_lr_bounds([(RAMPS["tune_lr"], losses)]) for losses in ramps["tune_lr"]]
+    ramp, rule = PEERS[tool]
+    return [rule(RAMPS[ramp], losses) for losses in ramps[ramp]]
+
+
+TOOLS = ("tune-lr", "tune-lr, one ramp", *PEERS)
+
+
+def suggestions(given: list[Answer]) -> Array:
+    lrs = [answer.suggestion if isinstance(answer, LRBounds) else answer for answer in given]
+    return np.array([lr for lr in lrs if lr is not None])
+
+
+def holds(landscape: Landscape, bounds: LRBounds) -> bool:
+    assert bounds.low is not None and bounds.high is not None
+    return all(
+        landscape.best_within(name, bounds.low, bounds.high) <= WITHIN * landscape.best(name)
+        for name in landscape.schedules()
+    )
+
+
+def read(given: list[Answer]) -> list[LRBounds]:
+    return [answer for answer in given if isinstance(answer, LRBounds) and answer.low is not None]
+
+
+def width(bounds: LRBounds) -> float:
+    assert bounds.low is not None and bounds.high is not None
+    return math.log10(bounds.high / bounds.low)
+
+
+# --- curves that hold no answer
+
+
+def no_answers(rng: np.random.Generator, lrs: Array) -> list[Array]:
+    """Losses over `lrs`: noise alone; a fall that goes on to the end; an explosion from the first steps on."""
+    steps, n = np.arange(len(lrs)), len(lrs)
+    noise = 2.3 + 0.05 * rng.standard_normal(n)
+    falls = noise - 1.5 / (1 + np.exp(-6 * (np.log10(lrs / lrs[-1]) + 0.5)))
+    explodes = np.where(steps < 6, 2.3 * 10.0**steps, np.nan)
+    return [noise, falls, explodes]
+
+
+def abstentions_without_answer(tool: str, seeds: int = 20) -> float:
+    """The share of curves without an answer on which a tool says nothing."""
+    rng = np.random.default_rng(1)
+    abstained = []
+    for _ in range(seeds):
+        if tool.startswith("tune-lr"):
+            count = REPLICATES if tool == "tune-lr" else 1
+            sets = zip(*(no_answers(rng, RAMPS["tune_lr"]) for _ in range(count)), strict=True)
+            given: list[Answer] = [find_lr_bounds([(RAMPS["tune_lr"], losses) for losses in curves]) for curves in sets]
+        else:
+            ramp, rule = PEERS[tool]
+            given = [rule(RAMPS[ramp], losses) for losses in no_answers(rng, RAMPS[ramp])]
+        abstained += [len(suggestions([answer])) == 0 for answer in given]
+    return float(np.mean(abstained))
+
+
+# --- tables
+
+
+def row(tool: str, landscapes: list[Landscape], given: dict[str, list[Answer]]) -> list[str]:
+    """One line of the table, over the workloads of `landscapes`."""
+    held = [holds(landscape, bounds) for landscape in landscapes for bounds in read(given[landscape.name])]
+    widths = [width(bounds) for landscape in landscapes for bounds in read(given[landscape.name])]
+    cells = [f"{100 * np.mean(held):.0f} %", f"{np.median(widths):.2f}"] if held else ["-", "-"]
+    ratios = [
+        landscape.loss(name, lr) / landscape.best(name)
+        for landscape in landscapes
+        for name in SUGGESTED_FOR
+        for lr in suggestions(given[landscape.name])
+    ]
+    cells += [f"{np.median(ratios):.2f}", f"{max(ratios):.2f}"] if ratios else ["-", "-"]
+    spreads = [np.log10(lrs).std(ddof=1) for x in landscapes if len(lrs := suggestions(given[x.name])) > 1]
+    cells.append(f"{np.median(spreads):.2f}" if spreads else "-")
+    silent = [len(suggestions([answer])) == 0 for landscape in landscapes for answer in given[landscape.name]]
+    return [*cells, f"{100 * np.mean(silent):.0f} %", f"{100 * abstentions_without_answer(tool):.0f} %"]
+
+
+HEADER = ["tool", "holds", "width", "median", "worst", "sd", "abstains", "where no answer"]
+
+
+def print_table(header: list[str], rows: list[list[str]]) -> None:
+    print("| " + " | ".join(header) + " |")
+    print("|" + "---|" * len(header))
+    for cells in rows:
+        print("| " + " | ".join(cells) + " |")
+
+
+def workload_row(landscape: Landscape, given: list[Answer]) -> list[str]:
+    """Where the best LRs of the schedules lie, and ours beside them."""
+    bests = [lrs[losses.argmin()] for lrs, losses in map(landscape.means, landscape.schedules())]
+    bounds = read(given)
+    if not bounds:
+        return [landscape.name, f"{min(bests):.2g} to {max(bests):.2g}", *["-"] * 6]
+    low, high, suggestion = (
+        float(np.median([getattr(answer, name) for answer in bounds])) for name in ("low", "high", "suggestion")
+    )
+    ratios = [
+        f"{np.median([landscape.loss(name, lr) for lr in suggestions(given)]) / landscape.best(name):.2f}"
+        for name in SUGGESTED_FOR
+    ]
+    return [
+        landscape.name + (" (chosen on)" if landscape.name in CHOSEN_ON else ""),
+        f"{min(bests):.2g} to {max(bests):.2g}",
+        f"{low:.2g} to {high:.2g}",
+        f"{100 * np.mean([holds(landscape, answer) for answer in bounds]):.0f} %",
+        f"{suggestion:.2g}",
+        *ratios,
+        f"{np.log10(suggestions(given)).std(ddof=1):.2f}",
+    ]
+
+
+def plot(path: Path, landscapes: list[Landscape], given: Callable[[str, str], list[Answer]]) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    columns = 2
+    rows = math.ceil(len(landscapes) / columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(11, 2.5 * rows), squeeze=False, layout="constrained")
+    for axis in axes.flat[len(landscapes) :]:
+        axis.set_visible(False)
+    for axis, landscape in zip(axes.flat, landscapes, strict=False):
+        shown = [tool for tool in TOOLS if tool != "tune-lr, one ramp"]
+        for line, tool in enumerate(reversed(shown)):
+            lrs = suggestions(given(tool, landscape.name))
+            axis.plot(lrs, np.full(len(lrs), line), "|", color="tab:blue", markersize=9, alpha=0.6)
+        bounds = read(given("tune-lr", landscape.name))
+        if bounds:
+            low, high = (float(np.median([getattr(answer, name) for answer in bounds])) for name in ("low", "high"))
+            axis.plot([low, high], [len(shown) - 1] * 2, color="tab:orange", linewidth=9, alpha=0.4, zorder=0)
+        for name in landscape.schedules():
+            lrs, losses = landscape.means(name)
+            axis.axvspan(*lrs[losses <= WITHIN * losses.min()][[0, -1]], color="tab:green", alpha=0.12, zorder=-1)
+            axis.axvline(lrs[losses.argmin()], color="tab:green", linewidth=0.8, zorder=-1)
+        axis.set_xscale("log")
+        axis.set_xlim(1e-6, 20)
+        axis.set_yticks(range(len(shown)), list(reversed(shown)), fontsize=7)
+        axis.set_title(landscape.name, fontsize=9)
+        axis.tick_params(axis="x", labelsize=7)
+    figure.suptitle("Suggested LRs (blue), our bounds (orange), the best LR of each schedule (green)", fontsize=10)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Compares LR range tests with the landscapes.")
+    parser.add_argument("--plot", type=Path, help="write the picture here")
+    options = parser.parse_args()
+    landscapes = [load(name) for name in names()]
+    ramps = {landscape.name: load_ramps(landscape.name) for landscape in landscapes}
+    given = {tool: {name: answers(tool, curves) for name, curves in ramps.items()} for tool in TOOLS}
+    for title, part in (
+        ("judged on", [landscape for landscape in landscapes if landscape.name not in CHOSEN_ON]),
+        ("all", landscapes),
+    ):
+        print(f"\n{title}: {', '.join(landscape.name for landscape in part)}\n")
+        print_table(HEADER, [[tool, *row(tool, part, given[tool])] for tool in TOOLS])
+    print()
+    header = ["workload", "best LRs", "bounds", "holds", "suggestion", *SUGGESTED_FOR, "sd"]
+    print_table(header, [workload_row(landscape, given["tune-lr"][landscape.name]) for landscape in landscapes])
+    if options.plot:
+        plot(options.plot, landscapes, lambda tool, name: given[tool][name])
+
+
+if __name__ == "__main__":
+    main()
