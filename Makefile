@@ -2,14 +2,18 @@
 # make test     installs what is missing, then runs the tests
 # make test-all the same, with the longest ones
 # make check    linter, formatter, type checker
+# make gpu-smoke  the tests that need GPUs; writes gpu-smoke.md, a table of what ran
 # make netns    a study over two hosts, made of network namespaces (Linux, root)
+# make landscapes  goes on with the benchmarks' ground truth, at idle priority; stop it at any moment
+# make faults   brings about every fault that a study must survive, into docs/reliability.md; ROWS="4 15" for some
+# make audit    known vulnerabilities of what is installed, but for the exceptions in audit-exceptions.txt
 # make lock     resolves requirements.lock anew from pyproject.toml
 
 PYTHON ?= python3.11
 BIN := .venv/bin
 SPACE ?= lenet5_mnist
 
-.PHONY: search test test-all check lock format bench netns
+.PHONY: search test test-all check lock format bench landscapes netns gpu-smoke faults faults-sample audit
 
 search: .venv/installed
 	$(BIN)/tune-lr search $(SPACE)
@@ -33,10 +37,35 @@ format: .venv/installed
 bench: .venv/installed
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/grid.py
+	$(BIN)/python benchmarks/range_test.py
+
+# What the LR schedules reach at every LR, on small workloads: benchmarks/landscapes/*.csv and *.npz.
+landscapes: .venv/installed
+	nice -n 19 $(BIN)/python benchmarks/landscapes/generate.py
+
+# A study with each of ColossalAI's plugins on one, two and four GPUs; those that are missing are skipped.
+gpu-smoke: .venv/installed
+	$(BIN)/python tests/gpu_smoke.py
 
 # A study over two hosts that are network namespaces of this machine; says why where they are not allowed.
 netns: .venv/installed
 	$(BIN)/python tests/netns.py
+
+faults: .venv/installed
+	cd tests && ../$(BIN)/python -m faults.run $(ROWS)
+
+# CI's part of it, in a few minutes.
+faults-sample: .venv/installed
+	cd tests && ../$(BIN)/python -m faults.run --sample
+
+# pip-audit is fetched when it is needed. An exception is good for a year after its review.
+audit: .venv/installed
+	$(BIN)/python -c "import datetime, re, sys; \
+	    old = [line for line in open('audit-exceptions.txt') for day in re.findall(r'^[A-Z]\S+ (\S+)', line) \
+	           if datetime.date.today() - datetime.date.fromisoformat(day) > datetime.timedelta(365)]; \
+	    sys.exit('to be reviewed again:\n' + ''.join(old) if old else 0)"
+	$(BIN)/uv tool run --from 'pip-audit>=2.7,<3' pip-audit --strict --disable-pip --require-hashes -r requirements.lock \
+	    $$(sed -n 's/^\([A-Z][^ ]*\) .*/--ignore-vuln \1/p' audit-exceptions.txt)
 
 lock: .venv/installed
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,15 @@ os.environ.update(RAY_USAGE_STATS_ENABLED="0", WANDB_SILENT="true", TORCHINDUCTO
 sys.path.insert(0, str(Path(__file__).parent))
 
 
+# A key that is configured while that study runs, offline; tests/test_security.py looks for it.
+CANARY = "ca0a71" * 6 + "5eed"
+
+
 @dataclass(frozen=True)
 class Finished:
     directory: StudyDir
     output: str
+    ray: Path  # where its Ray has left its logs
 
 
 @pytest.fixture(scope="session")
@@ -28,16 +34,19 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
     """LeNet-5 on real digits, two slots, W&B offline: 3 ramps, 8 trials, 2 x 2 confirmations."""
     root = tmp_path_factory.mktemp("finished")
     settings = ["max_steps=62", "report_every=31", "pruner.min_steps=31", "confirm={top: 2, seeds: 2}"]
-    process = tune_lr(
-        "search",
-        "lenet5_mnist",
-        "--name=study",
-        "--num-trials=8",
-        "--wandb=offline",
-        *(f"--set={setting}" for setting in [*settings, "range_test.steps=150"]),
-        cwd=root,
-    )
-    output, errors = process.communicate(timeout=400)
-    assert process.returncode == 0, f"{output}\n{errors}"
-    assert errors == ""
-    yield Finished(StudyDir(root / "studies" / "study"), output)
+    with tempfile.TemporaryDirectory(prefix="r") as ray:  # short: the paths of sockets may have 107 characters
+        process = tune_lr(
+            "search",
+            "lenet5_mnist",
+            "--name=study",
+            "--num-trials=8",
+            "--wandb=offline",
+            *(f"--set={setting}" for setting in [*settings, "range_test.steps=150"]),
+            cwd=root,
+            RAY_TMPDIR=ray,
+            WANDB_API_KEY=CANARY,
+        )
+        output, errors = process.communicate(timeout=400)
+        assert process.returncode == 0, f"{output}\n{errors}"
+        assert errors == ""
+        yield Finished(StudyDir(root / "studies" / "study"), output, Path(ray))

@@ -1,8 +1,10 @@
 """Whole studies, executed by tests/simulated.py: what runs, what is told, and what survives a killed driver."""
 
+import errno
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -67,7 +69,7 @@ def optuna_trials(root: Path, phase: str) -> list[FrozenTrial]:
 
 def specs_in(root: Path) -> dict[int, dict[str, Any]]:
     """What every trial in the journal trains, by number."""
-    trials = [trial for trials in trials_by_phase(root).values() for trial in trials]
+    trials = [trial for trials in trials_by_phase(root).values() for trial in trials if "spec" in trial.user_attrs]
     return {trial.user_attrs["spec"]["number"]: trial.user_attrs["spec"] for trial in trials}
 
 
@@ -380,7 +382,7 @@ def test_a_mistake_of_the_users_stops_the_study(tmp_path: Path) -> None:
 def test_a_repaired_worker_group_is_a_notice_and_the_trial_goes_on(tmp_path: Path) -> None:
     def repaired(spec: TrialSpec, config: Config) -> Iterator[Report]:
         for report in train(spec, config):
-            yield replace(report, repairs=1 if spec.number == 2 and report.step >= 4 else 0)
+            yield replace(report, notices=("a worker was lost",) if (spec.number, report.step) == (2, 4) else ())
 
     log = Log()
     study = open_study(tmp_path / "s", observers=[log])
@@ -621,7 +623,8 @@ def assert_goes_on(root: Path, config: Config, slots: int, inner: Train = train)
         for trial in trials
         if "spec" in trial.user_attrs
     }
-    finished = {number for number, trial in before.items() if trial.state.is_finished()}
+    # Whose outcome is written down has ended, although Optuna may not have been told any more.
+    finished = {number for number, trial in before.items() if "outcome" in trial.user_attrs}
     study = open_study(root, config)
     rows = {row.number: row for row in study.rows()}
     assert rows.keys() == finished
@@ -634,7 +637,7 @@ def assert_goes_on(root: Path, config: Config, slots: int, inner: Train = train)
         assert after[number].user_attrs["spec"] == trial.user_attrs["spec"]
         assert after[number].params == trial.params
         assert trial.intermediate_values.items() <= after[number].intermediate_values.items()
-        assert number not in finished or after[number] == trial
+        assert not trial.state.is_finished() or after[number] == trial
     return study
 
 
@@ -687,6 +690,10 @@ def cut_journal(tmp_path: Path) -> Callable[[int], list[bytes]]:
         shutil.rmtree(tmp_path / "s", ignore_errors=True)
         shutil.copytree(tmp_path / "whole", tmp_path / "s")
         (tmp_path / "s" / "study.journal").write_bytes(b"".join(lines[:count]))
+        directory = StudyDir(tmp_path / "s")
+        for number in directory.numbers() - specs_in(tmp_path / "s").keys():  # the files of what began later
+            shutil.rmtree(directory.trial(number), ignore_errors=True)
+            directory.range_curve(number).unlink(missing_ok=True)
         return lines
 
     return cut
@@ -822,6 +829,64 @@ def test_a_lock_that_a_killed_driver_left_on_the_journal_is_not_waited_for(tmp_p
     lock.symlink_to(tmp_path / "s" / "study.journal") if kind == "symlink" else lock.touch()
     assert_goes_on(tmp_path / "s", config_of(), 1)
     assert not os.path.lexists(lock)
+
+
+def test_a_trial_whose_outcome_is_written_down_is_not_run_again(
+    tmp_path: Path, cut_journal: Callable[[int], list[bytes]]
+) -> None:
+    lines, ends = cut_journal(0), 0
+    for count, line in enumerate(lines, start=1):
+        if b'"outcome"' in line:
+            cut_journal(count)
+            *_, last = (trial for trials in trials_by_phase(tmp_path / "s").values() for trial in trials
+                        if "outcome" in trial.user_attrs and trial.state == TrialState.RUNNING)  # fmt: skip
+            study = assert_goes_on(tmp_path / "s", SHORT, 1)
+            row = study.row(last.user_attrs["spec"]["number"])
+            assert row.state == last.user_attrs["outcome"]["state"]
+            ends += 1
+    assert ends > 8
+
+
+def test_a_journal_that_has_lost_whole_lines_is_refused(
+    tmp_path: Path, cut_journal: Callable[[int], list[bytes]]
+) -> None:
+    whole = cut_journal(10**6)
+    journal = tmp_path / "s" / "study.journal"
+    for lost in (b"".join(whole[: len(whole) // 2]), b"".join(whole[:6]), b"", None):
+        journal.unlink() if lost is None else journal.write_bytes(lost)
+        with pytest.raises(ResourceError, match=f"^{journal}: (knows nothing of trial|missing or empty)"):
+            open_study(tmp_path / "s", SHORT)
+        assert (journal.read_bytes() if journal.exists() else None) == lost
+
+
+def test_a_ramp_whose_curve_was_cut_ends_the_study_instead_of_moving_the_bounds(tmp_path: Path) -> None:
+    study = open_study(tmp_path / "s")
+    run_up_to(study, "search")
+    curve = tmp_path / "s" / "range_test" / "curve-1.csv"
+    whole = curve.read_bytes()
+    for damaged in (whole[:2000], b"", b"\xff" * 40, b"step,lr,loss\n1,a,b\n", None):
+        curve.unlink() if damaged is None else curve.write_bytes(damaged)
+        again = open_study(tmp_path / "s")
+        while again.next_trial() is not None:
+            pass
+        assert isinstance(again.error, ResourceError) and str(curve) in str(again.error) and again.stopped
+    curve.write_bytes(whole)
+    execute(open_study(tmp_path / "s"))
+
+
+def test_what_the_storage_refuses_ends_the_study_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = open_study(tmp_path / "s")
+    spec = run_up_to(study, "search")
+
+    def refuses(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(study.directory.curve(spec.number)))
+
+    monkeypatch.setattr(study.directory, "append_curve", refuses)
+    report = next(train(spec, study.config))
+    assert not study.report(spec.number, report)
+    assert study.stopped and isinstance(study.error, ResourceError)
+    assert re.fullmatch(r"/\S+/curve.csv: cannot be read or written \(No space left on device\); .*", str(study.error))
+    assert_goes_on(tmp_path / "s", config_of(), 1)
 
 
 def test_an_empty_journal_is_a_study_that_has_not_begun(tmp_path: Path) -> None:

@@ -3,19 +3,21 @@
 import json
 import logging
 import os
+import secrets
 import shutil
 import socket
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tune_lr.errors import InputError, ResourceError, one_line
-from tune_lr.plan import Node, check_address, check_slots, slots_on
+from tune_lr.plan import Hardware, Node, check_address, check_slots, slots_on
 from tune_lr.study import Study
 from tune_lr.trial import Task
 
@@ -33,6 +35,7 @@ os.environ.update(
 
 import ray
 from ray import tune
+from ray._private import ray_constants
 
 # A trial whose actor died runs again, and the study says so in its own words; Tune would add a traceback.
 logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -43,28 +46,41 @@ from tune_lr.workers import SHIPPED, bundles
 
 # How often the nodes are counted while a study runs.
 NODES_POLL_S = 1.0
+# How often the head is asked whether it is there, and how long it may be away.
+HEAD_POLL_S = 2.0
+HEAD_PATIENCE_S = 30.0
 # Python files are small; more than this is a folder that was not meant.
 MOST_SHIPPED_BYTES = 20_000_000
 # Where `ray up` leaves, on the head, what its autoscaler may start.
 AUTOSCALER_JSON = Path("~/ray_bootstrap_config.yaml")
 
 
-@dataclass(frozen=True)
-class Hardware:
-    """What the cluster declares."""
-
-    nodes: int
-    cpus: float
-    gpus: float
-
-
 def _check_answer(address: str) -> None:
     """Ray itself would try for ever."""
-    host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+        _knock(address)
     except (OSError, ValueError) as error:
         raise ResourceError(f"--address: no Ray cluster answers at {address} ({one_line(error)})") from None
+
+
+@contextmanager
+def _closed() -> Iterator[None]:
+    """A Ray that starts in here is closed to others. It listens on 127.0.0.1, as it does on macOS by itself; elsewhere
+    it would take the machine's address in its network, and with that all interfaces. (What is set here, Ray reads from
+    the environment too, but only when it is imported, and then also for joining.) And it asks for a token. One of Ray's
+    own making would stay behind in the user's home, readable by all; this one is only in its processes' environment."""
+    if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def _knock(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
 
 
 @contextmanager
@@ -76,11 +92,13 @@ def connected(address: str | None, python_path: Sequence[str] = ()) -> Iterator[
     if address and address not in ("auto", "local"):
         _check_answer(address)
     with tempfile.TemporaryDirectory(prefix="tune-lr-") as scratch:
-        how: dict[str, Any] = {} if address else {"include_dashboard": False}
-        if address and address != "local" and _collect(python_path, Path(scratch) / SHIPPED):
+        own = not address or address == "local"
+        how: dict[str, Any] = {"include_dashboard": False} if own else {}
+        if not own and _collect(python_path, Path(scratch) / SHIPPED):
             how["runtime_env"] = {"py_modules": [f"{scratch}/{SHIPPED}"]}
         try:
-            ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **how)
+            with _closed() if own else nullcontext():
+                ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **how)
         except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
             where = f"at {address}" if address else "here"
             raise ResourceError(f"Ray cannot be reached or started {where}: {one_line(error)}") from None
@@ -88,6 +106,30 @@ def connected(address: str | None, python_path: Sequence[str] = ()) -> Iterator[
             yield
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def head_watched(lost: Callable[[], None]) -> Iterator[None]:
+    """Calls `lost`, in a thread, when the cluster's head has been away for too long: Ray would wait for it where no
+    signal interrupts, and then end the process without a word."""
+    address, over = ray.get_runtime_context().gcs_address, threading.Event()
+
+    def watch() -> None:
+        seen = time.monotonic()
+        while not over.wait(HEAD_POLL_S):
+            try:
+                _knock(address)
+                seen = time.monotonic()
+            except OSError:
+                if time.monotonic() - seen > HEAD_PATIENCE_S:
+                    lost()
+                    return
+
+    threading.Thread(target=watch, name="tune-lr-head", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 def _collect(python_path: Sequence[str], target: Path) -> int:
@@ -188,6 +230,9 @@ def run(
     `most` limits the slots; `on_change` is told how many there are, at the start and when nodes have joined or left.
     """
     count_slots(task, most)
+    if task.checkpoints is not None:
+        here = ray.get_runtime_context().get_node_id()
+        task = replace(task, checkpoints=replace(task.checkpoints, home=here))
     together = Slots(study, task, SlotCount(task, most, on_change))
     with tempfile.TemporaryDirectory(prefix="tune-lr-") as scratch:  # Tune insists on a place for its own files
         tuner = tune.Tuner(
