@@ -44,6 +44,7 @@ OPTIONS = {
     "search": {"--set", "--num-trials", "--max-steps"} | RUN,
     "range-test": {"--set", "--from", "--json"} | RUN,
     "resume": {"--num-trials"} | CLUSTER,
+    "train": {"--set", "--trial", "--max-steps"} | RUN,
     "report": {"--terminal"},
     "status": {"--json"},
     "stop": set(),
@@ -54,7 +55,7 @@ OPTIONS = {
     "init": set(),
 }
 ARGUMENTS = {
-    "search": "[SPACE]", "range-test": "[SPACE]", "resume": "STUDY_DIR", "report": "STUDY_DIR",
+    "search": "[SPACE]", "range-test": "[SPACE]", "resume": "STUDY_DIR", "report": "STUDY_DIR", "train": "STUDY_DIR",
     "status": "STUDY_DIR", "stop": "STUDY_DIR", "sync": "STUDY_DIR", "dashboard": "STUDY_DIR",
     "schedules": "[NAME ...]", "check": "[SPACE]", "init": "DIR",
 }  # fmt: skip
@@ -282,7 +283,7 @@ def test_a_bad_field_is_one_line_with_its_place(
             "--set num_trials=0 num_trials: must be at least 1 where no configuration is fixed (got 0)",
         ),
         (["search", "space.yaml", "--workers-per-trial", "3"], "space.yaml:2 batch_size: must be a multiple of "
-         "scaling.workers_per_trial (got 128, workers_per_trial is 3)"),
+         "scaling.workers_per_trial 3 (got 128)"),
         (["search", "space.yaml", "--name", "../x"], "--name: not a study name (got '../x')"),
     ],
 )  # fmt: skip

@@ -15,7 +15,7 @@ from tune_lr.study_dir import StudyDir
 NAMES = ["my_workload.py", "my_space.yaml", "test_my_workload.py"]
 
 
-def test_what_init_writes_can_be_tested_checked_and_searched(tmp_path: Path) -> None:
+def test_what_init_writes_can_be_tested_and_checked(tmp_path: Path) -> None:
     """From another directory, by the commands that `init` prints."""
     done = tune_lr("init", "mine", cwd=tmp_path)
     output, errors = done.communicate(timeout=60)
@@ -38,6 +38,10 @@ def test_what_init_writes_can_be_tested_checked_and_searched(tmp_path: Path) -> 
     assert (checked.returncode, errors) == (0, "")
     assert "24 trials of at most 200 steps: constant, cosine, onecycle" in output
 
+
+@pytest.mark.long
+def test_what_init_writes_can_be_searched(tmp_path: Path) -> None:
+    write_scaffold(tmp_path / "mine")
     searched = tune_lr(
         *("search", "mine/my_space.yaml", "--name=study", "--num-trials=3", "--max-steps=40", "--max-concurrent=1"),
         *("--wandb=disabled", "--set=range_test.replicates=1", "--set=confirm={top: 1, seeds: 2}"),

@@ -9,6 +9,7 @@ from studies import end_when, finished_and_running, tune_lr
 from tune_lr.study_dir import StudyDir
 
 SETTINGS = ["max_steps=124", "report_every=31", "pruner={name: none}", "range_test.steps=100", "confirm.top=1"]
+SETTINGS += ["checkpoints.every_steps=20"]
 COMMAND = ["--num-trials=6", "--wandb=offline", *(f"--set={setting}" for setting in SETTINGS)]
 
 
@@ -40,7 +41,9 @@ def test_after_a_killed_driver_nothing_finished_runs_again(tmp_path: Path) -> No
     assert sorted(runs) == [f"{row.number:04d}" for row in rows]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long)]
+)
 def test_an_interrupted_driver_says_how_to_go_on(tmp_path: Path, number: int, code: int) -> None:
     directory = StudyDir(tmp_path / "studies" / "study")
     process = tune_lr("search", "--name=study", *COMMAND, cwd=tmp_path)

@@ -9,7 +9,6 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from studies import Recorder, run_study, toy
-from tune_lr.errors import ResourceError
 from tune_lr.trial import Report
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
@@ -67,8 +66,10 @@ def test_a_killed_and_a_stopped_rank_change_no_result_and_cost_no_slot(tmp_path:
             os.kill(hurt[number], signal.SIGKILL if len(hurt) == 1 else signal.SIGSTOP)
 
     recorder = Recorder(harm)
-    stormy = run_study(tmp_path / "stormy", space, recorder)
+    stormy = run_study(tmp_path / "stormy", {**space, "checkpoints": {"every_steps": 10}}, recorder)
     assert len(hurt) == 2 and len(recorder.notices) == 2, recorder.notices
+    assert all("it went on from its checkpoint at step 10" in notice for notice in recorder.notices)
+    assert "no step within 6 s" in recorder.notices[1]
     assert len(recorder.workers) == 3  # one group, replaced twice
     assert not any(psutil.pid_exists(pid) for pid in hurt.values())
     for a, b in zip(calm.study.rows(), stormy.study.rows(), strict=True):
@@ -113,8 +114,3 @@ def test_code_that_raises_once_is_run_again_and_code_that_always_raises_fails_it
     outcome = run_study(tmp_path / "always", always)
     assert outcome.failed == 1 and outcome.best is None
     assert "the user's own code is broken" in outcome.study.rows()[0].reason
-
-
-def test_a_group_that_the_cluster_cannot_hold_is_refused_with_what_there_is(tmp_path: Path) -> None:
-    with pytest.raises(ResourceError, match="wants 64 workers of 1 CPU each; the cluster has 1 node"):
-        run_study(tmp_path / "study", toy(scaling={"workers_per_trial": 64}))

@@ -354,6 +354,22 @@ def test_a_study_yaml_that_cannot_be_read_is_one_line_for_the_user(study: StudyD
     assert "\n" not in str(error.value)
 
 
+def test_a_study_yaml_that_was_cut_is_refused_or_says_what_it_did(tmp_path: Path) -> None:
+    study = StudyDir(tmp_path / "s")
+    config = {"seed": 7, "scaling": {"workers_per_trial": 2, "timeout_s": 600}}
+    study.create({"name": "s", "id": "0a1b", "python_path": ["/x"], "phases": ["search"], "config": config,
+                  "packages": {"ray": "2.60.0"}, "hardware": {"host": "here", "cpus": 2}})  # fmt: skip
+    whole, refused = study.study_yaml.read_text(), 0
+    for length in range(len(whole)):
+        study.study_yaml.write_text(whole[:length])
+        try:
+            assert study.read_resumable()["config"] == config
+        except ResourceError as error:
+            assert str(error).startswith(str(study.study_yaml))
+            refused += 1
+    assert refused > len(whole) / 2
+
+
 def test_where_there_is_no_study_one_line_says_so(tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match="there is no such file; is .* a study directory"):
         StudyDir(tmp_path).read_study()

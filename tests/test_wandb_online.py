@@ -521,21 +521,27 @@ class Breaks(simulated.Log):
 def test_a_run_that_is_stopped_in_wandb_stops_its_trial_and_nothing_else(server: WandbServer, tmp_path: Path) -> None:
     directory = begin(tmp_path / "first", SHORT)
     tracker = WandbProcess(SHORT, directory, "abcd1234", "online")
-    asked: list[tuple[int, str]] = []
+    study = simulated.open_study(directory.root, SHORT, observers=[tracker])
+    asked: list[int] = []
 
     def stop(number: int, reason: str) -> None:
-        asked.append((number, reason))
+        study.stop_trial(number, reason)
+        asked.append(number)
         with server.changed:
             server.changed.notify_all()
 
     tracker.stop_trial = stop
     server.stopped.add("abcd1234-0001")
-    study = simulated.open_study(directory.root, SHORT, observers=[tracker])
     simulated.execute(study, slots=2, reports=2)
     server.wait_for(lambda: bool(asked), 40)  # W&B looks every 15 s
+    for trial in study.begun():
+        study.lost(trial.number)
+    simulated.execute(study)
     tracker.close()
-    assert asked == [(1, "stopped in Weights & Biases")]
-    assert not study.stopped  # and no signal came: this line is reached
+    assert set(asked) == {1}
+    ends = {row.number: (row.state, row.reason) for row in study.rows()}
+    assert ends == {0: ("complete", ""), 1: ("pruned", "stopped in Weights & Biases")}
+    assert study.over  # and no signal came: this line is reached
 
 
 # --- optuna-dashboard -------------------------------------------------------------------------------------------------

@@ -1,13 +1,18 @@
 """Small workloads for the tests: what they cost is Ray, not arithmetic."""
 
+import itertools
 import os
+import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import TensorDataset, default_collate
 
 from tune_lr import Workload
+from tune_lr.workloads.gpt_bytes import gpt_bytes
 
 
 def regression(items: int = 256, dropout: float = 0.0, fail: str = "", seen: str = "") -> Workload:
@@ -36,3 +41,37 @@ def regression(items: int = 256, dropout: float = 0.0, fail: str = "", seen: str
         criterion=criterion,
         batch_size=16,
     )
+
+
+def eventful(log: str = "", memory: str = "") -> Workload:
+    """The regression with steps of 0.2 s, each of which is a line in `log`. The first process to take a third step says
+    that its GPU's memory is full, and leaves `memory` behind."""
+    steps = itertools.count(1)
+
+    def criterion(outputs: torch.Tensor, batch: list[torch.Tensor]) -> torch.Tensor:
+        if outputs.requires_grad and log:
+            with open(log, "a") as file:
+                file.write(f"{os.getpid()}\n")
+            if next(steps) == 3 and memory and not Path(memory).exists():
+                Path(memory).write_text("")
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee the documentation.")
+            time.sleep(0.2)
+        return nn.functional.mse_loss(outputs, batch[1])
+
+    return replace(regression(dropout=0.2), criterion=criterion)
+
+
+def gpt(**arguments: Any) -> Workload:
+    """gpt_bytes as ColossalAI's tensors and pipelines in parts want it: with an attention mask, and eager attention."""
+    plain = gpt_bytes(**arguments)
+
+    def model() -> nn.Module:
+        made: Any = plain.model()
+        made.config._attn_implementation = "eager"
+        return made
+
+    def collate(items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        batch: dict[str, torch.Tensor] = default_collate(items)
+        return {**batch, "attention_mask": torch.ones_like(batch["input_ids"])}
+
+    return replace(plain, model=model, collate_fn=collate)

@@ -238,9 +238,9 @@ def run_new(
     console: "Console | None" = None,
 ) -> "Outcome":
     """Makes the study directory and runs the study. Where it fails before anything was trained, the name stays free."""
-    from tune_lr.search import create
-
     mode = announce(config, directory, phases=phases, address=address, wandb=wandb, console=console)
+    from tune_lr.search import create  # Optuna, which takes a second: whatever is wrong has shown by now
+
     create(config, directory, python_path, phases)
     try:
         return run(config, directory, mode, phases=phases, address=address, strict=strict, console=console)

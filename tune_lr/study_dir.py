@@ -42,6 +42,16 @@ from tune_lr.errors import InputError, ResourceError, one_line
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+# What study.yaml holds, in its order: where the last is there, the configuration is whole.
+RECORD = {
+    "name": str,
+    "id": str,
+    "python_path": list,
+    "phases": list,
+    "config": dict,
+    "packages": dict,
+    "hardware": dict,
+}
 # What a file system may refuse at any time, as far as a user can mend it.
 STORAGE_ERRORS = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT, errno.ESTALE
@@ -153,9 +163,11 @@ class StudyDir:
     def read_resumable(self) -> dict[str, Any]:
         """study.yaml with everything in it that a study needs to go on. Raises ResourceError."""
         study = self.read_study()
-        for key in ("name", "id", "python_path", "phases", "config", "packages"):  # the last one: config is whole
-            if key not in study:
-                raise ResourceError(f"{self.study_yaml}: {key} is missing; is the file cut short?")
+        for key, kind in RECORD.items():
+            if not isinstance(study.get(key), kind):
+                raise ResourceError(
+                    f"{self.study_yaml}: {key} is missing or no {kind.__name__}; is the file cut short?"
+                )
         return study
 
     def is_study(self, ident: str) -> bool:
