@@ -150,8 +150,8 @@ def train(
 
 
 def read_study(path: str | Path) -> StudyResult:
-    """What the study in that directory has come to so far as its derived files say. Raises ResourceError where there is
-    no study, or none whose files were written; `tune-lr report` writes them."""
+    """What the study in that directory had come to when its derived files were last written; where there are none yet,
+    they are written now. Raises ResourceError where there is no study, or one that is just being run."""
     directory = StudyDir(path)
     directory.read_study()
     if not directory.trials_csv.exists():
@@ -315,14 +315,11 @@ def _chosen(study: StudyDir, trial: int | None) -> tuple[int, dict[str, Any], di
         schedule = {"lr_schedule": best["lr_schedule"], "lr": best["lr"]}
         own = {name: value for name, value in best["parameters"].items() if not name.startswith(OPTIMIZER)}
         return best["trial"], schedule | own, split_parameters(best["parameters"])[1]
-    if not study.trials_csv.exists():
-        raise InputError(f"--trial: {study.root} has no trials.csv yet; tune-lr report writes it")
-    rows = {row.number: row for row in study.read_rows() if row.lr_schedule != "ramp"}
-    if trial not in rows:
+    params = study.trial(trial) / "params.json"
+    spec = study.read_json(params) if params.exists() else {"ramp": True}
+    if spec["ramp"]:
         raise InputError(f"--trial: is no trial of the search or the confirmation of {study.name} (got {trial})")
-    row = rows[trial]
-    parameters, optimizer = split_parameters(row.parameters)
-    return trial, {"lr_schedule": row.lr_schedule, "lr": row.lr, **parameters}, optimizer
+    return trial, {"lr_schedule": spec["lr_schedule"], "lr": spec["lr"], **spec["parameters"]}, spec["optimizer"]
 
 
 def _space(space: str | Path | Mapping[str, Any], settings: Mapping[str, Any] | None) -> tuple[Config, list[str], str]:
