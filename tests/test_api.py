@@ -13,7 +13,9 @@ import tune_lr
 from conftest import Finished
 from studies import TOY
 from tune_lr.api import final_training, training_name
+from tune_lr.config import parse_config
 from tune_lr.errors import InputError, NoAnswerError, ResourceError
+from tune_lr.search import create
 from tune_lr.study_dir import StudyDir
 
 
@@ -94,7 +96,7 @@ def test_what_cannot_be_is_said_at_once(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a study name"):
         tune_lr.range_test(TOY, name="../x", out=tmp_path)
     directory = StudyDir(tmp_path / "empty")
-    directory.create({"name": "empty", "id": "0", "python_path": [], "phases": [], "config": TOY, "packages": {}})
+    create(parse_config(TOY), directory, [])
     with pytest.raises(NoAnswerError, match="has no winner"):
         tune_lr.train(directory.root)
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
