@@ -41,9 +41,8 @@ def test_after_a_killed_driver_nothing_finished_runs_again(tmp_path: Path) -> No
     assert sorted(runs) == [f"{row.number:04d}" for row in rows]
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_driver_says_how_to_go_on(tmp_path: Path, number: int, code: int) -> None:
     directory = StudyDir(tmp_path / "studies" / "study")
     process = tune_lr("search", "--name=study", *COMMAND, cwd=tmp_path)

@@ -86,6 +86,7 @@ def test_a_killed_and_a_stopped_rank_change_no_result_and_cost_no_slot(tmp_path:
             assert (calm.directory.root / path).read_text() == (stormy.directory.root / path).read_text()
 
 
+@pytest.mark.long
 def test_a_slot_whose_own_actor_dies_is_replaced_and_its_trial_runs_again(tmp_path: Path) -> None:
     killed: list[int] = []
 
@@ -105,6 +106,7 @@ def test_a_slot_whose_own_actor_dies_is_replaced_and_its_trial_runs_again(tmp_pa
     assert not any(row.state == "failed" for row in rows)
 
 
+@pytest.mark.long
 def test_code_that_raises_once_is_run_again_and_code_that_always_raises_fails_its_trials(tmp_path: Path) -> None:
     lr = {**toy()["parameters"], "lr": {"min": 0.01, "max": 0.1}}
     once = toy(workload_args={"fail": "once", "seen": str(tmp_path / "seen")}, num_trials=2, parameters=lr)
