@@ -110,7 +110,7 @@ def test_a_trial_in_a_warm_worker_equals_it_in_a_fresh_one_in_every_slot(finishe
             fresh = WorkerGroup(task, group)
             fresh.start(spec)
             fresh.begin(spec)
-            points = [point for _ in range(2) for point in fresh.report(spec).points]
+            points = [point for _ in range(2) for point in fresh.wait(fresh.reports(spec))[0].points]
             fresh.kill()
             ray.util.remove_placement_group(group)
             curve = directory.read_curve(directory.curve(row.number))
