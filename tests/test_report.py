@@ -496,7 +496,7 @@ def test_winner_and_runner_up_that_cannot_be_told_apart(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("words_only")
 def test_report_in_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     directory = StudyDir(tmp_path / "study")
-    create(parse_config(SMALL), directory, tmp_path / "space.yaml")
+    create(parse_config(SMALL), directory, [])
     execute(Study(parse_config(SMALL), directory))
     assert main(["report", str(directory.root), "--terminal"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -510,6 +510,6 @@ def test_report_in_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[st
 @pytest.mark.usefixtures("words_only")
 def test_report_in_the_terminal_without_an_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     directory = StudyDir(tmp_path / "study")
-    create(parse_config(SMALL), directory, tmp_path / "space.yaml")
+    create(parse_config(SMALL), directory, [])
     assert main(["report", str(directory.root), "--terminal"]) == 0
     assert "no trial of the search was completed" in capsys.readouterr().out
