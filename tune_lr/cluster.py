@@ -36,6 +36,7 @@ os.environ.update(
 import ray
 from ray import tune
 from ray._private import ray_constants
+from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
 # A trial whose actor died runs again, and the study says so in its own words; Tune would add a traceback.
 logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
@@ -71,6 +72,7 @@ def _closed() -> Iterator[None]:
     own making would stay behind in the user's home, readable by all; this one is only in its processes' environment."""
     if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        AuthenticationTokenLoader.instance().reset_cache()  # this process may have joined another Ray before
     before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     try:
         yield
