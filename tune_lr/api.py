@@ -316,8 +316,8 @@ def _chosen(study: StudyDir, trial: int | None) -> tuple[int, dict[str, Any], di
         own = {name: value for name, value in best["parameters"].items() if not name.startswith(OPTIMIZER)}
         return best["trial"], schedule | own, split_parameters(best["parameters"])[1]
     params = study.trial(trial) / "params.json"
-    spec = study.read_json(params) if params.exists() else {"ramp": True}
-    if spec["ramp"]:
+    spec = study.read_json(params) if params.exists() else {}
+    if not spec or spec["ramp"]:
         raise InputError(f"--trial: is no trial of the search or the confirmation of {study.name} (got {trial})")
     return trial, {"lr_schedule": spec["lr_schedule"], "lr": spec["lr"], **spec["parameters"]}, spec["optimizer"]
 
