@@ -559,6 +559,7 @@ def _mpl_chart(ax: Axes, chart: Chart) -> list[Line2D]:
         ax.annotate(
             label, (x, 1 - down), xycoords=("data", "axes fraction"), xytext=(-5 if left else 5, -2),
             textcoords="offset points", ha="right" if left else "left", va="top", fontsize=9, color=_INK,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.5}, zorder=4,
         )  # fmt: skip
     handles = []
     for series in chart.series:
