@@ -199,7 +199,8 @@ class LRBounds:
 
     `low`, `high` and `suggestion` are LRs, None unless `status` is "ok". Each `*_interval` is the range of that figure:
     over the replicates where at least two could be read alone, else over three thirds of the pooled curve, every third
-    step each. `reason` is one sentence that a user can act on. `replicates` counts the curves read.
+    step each, and where these cannot be read over the basin. `reason` is one sentence that a user can act on.
+    `replicates` counts the curves read.
     `fallen_lrs` and `divergence_lrs` are the landmarks of the curves that have them, in the curves' order: the LR at
     which the model has fallen, of every curve that reads "ok" alone, and the LR of the step that diverged.
     """
@@ -306,17 +307,21 @@ def find_lr_bounds(curves: Sequence[tuple[ArrayLike, ArrayLike]]) -> LRBounds:
         # One curve read three times, every third step each: what the noise of its batches does to it.
         thirds = [_read(_every_third(pooled, first)) for first in range(3)]
         alone = [reading for reading in thirds if reading.status == "ok"]
-    alone.append(answer)
+
+    if not alone:  # nothing could be read a second time: all that is known is the basin
+        alone = [replace(answer, fallen=end) for end in answer.basin]
+
+    def interval(name: str) -> Interval:
+        values = [getattr(reading, name) for reading in (answer, *alone)]
+        return min(values), max(values)
+
     return LRBounds(
         low=answer.low,
         high=answer.high,
         suggestion=answer.suggestion,
-        low_interval=(min(reading.low for reading in alone), max(reading.low for reading in alone)),
-        high_interval=(min(reading.high for reading in alone), max(reading.high for reading in alone)),
-        suggestion_interval=(
-            min(reading.suggestion for reading in alone),
-            max(reading.suggestion for reading in alone),
-        ),
+        low_interval=interval("low"),
+        high_interval=interval("high"),
+        suggestion_interval=interval("suggestion"),
         **found,
     )
 
