@@ -102,18 +102,20 @@ def plain_loop(steps: int) -> float:
 def loops(steps: int = 6 * STEPS) -> dict[str, float]:
     """As many plain loops as cores, started together."""
     command = [sys.executable, __file__, "--part", "plain", "--steps", str(steps)]
-    processes = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(os.cpu_count() or 1)
-    ]
+    outputs = together([command] * (os.cpu_count() or 1))
+    return {"steps_per_s": sum(steps / float(output) for output in outputs)}
+
+
+def together(commands: list[list[str]]) -> list[str]:
+    """Runs commands that print "ready" and wait for a line, which they get when all are; returns what each printed."""
+    processes = [subprocess.Popen(one, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for one in commands]
     for process in processes:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
     for process in processes:
         assert process.stdin is not None
         process.stdin.write("\n")
         process.stdin.flush()
-    seconds = [float(process.communicate()[0]) for process in processes]
-    return {"steps_per_s": sum(steps / s for s in seconds)}
+    return [process.communicate()[0] for process in processes]
 
 
 def train_loop(config: dict[str, Any]) -> None:

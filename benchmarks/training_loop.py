@@ -14,12 +14,13 @@ import argparse
 import json
 import os
 import socket
-import subprocess
 import sys
 import time
 from dataclasses import replace
 from statistics import median
 from typing import Any
+
+from overhead import together
 
 SPACES = {"lenet5": "lenet5_mnist", "gpt_bytes": "gpt_bytes"}
 STEPS = {"lenet5": 155, "gpt_bytes": 20}
@@ -120,22 +121,8 @@ def launch(rank: int, world: int, port: int) -> None:
 def side_by_side(kind: str, name: str) -> float:
     """Steps a second of two processes that start together: of the group, or of the two bare loops on average."""
     port = str(free_port())
-    processes = [
-        subprocess.Popen(
-            [sys.executable, __file__, "--workload", name, "--rank", str(rank), "--port", port, "--part", kind],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    for process in processes:
-        assert process.stdout is not None and process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-    seconds = [json.loads(process.communicate()[0].splitlines()[-1])[1] for process in processes]
+    command = [sys.executable, __file__, "--workload", name, "--port", port, "--part", kind, "--rank"]
+    seconds = [json.loads(output.splitlines()[-1])[1] for output in together([[*command, str(i)] for i in range(2)])]
     return 1 / max(seconds) if kind == "group" else sum(1 / s for s in seconds) / 2
 
 

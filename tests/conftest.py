@@ -9,13 +9,28 @@ from pathlib import Path
 
 import pytest
 
-from studies import tune_lr
+from studies import free_port, tune_lr
 from tune_lr.study_dir import StudyDir
 
 # TorchInductor's compile processes would cost each process that imports ColossalAI seconds; torch reads this when it is
 # imported.
 os.environ.update(RAY_USAGE_STATS_ENABLED="0", WANDB_SILENT="true", TORCHINDUCTOR_COMPILE_THREADS="1")
 sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="module")
+def group_of_one() -> Iterator[None]:
+    """A process group of this process alone, and one thread, as a worker of one CPU has."""
+    import torch
+
+    from tune_lr import colossal
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    colossal.launch(0, 1, "127.0.0.1", free_port())
+    yield
+    torch.distributed.destroy_process_group()
+    torch.set_num_threads(threads)
 
 
 # A key that is configured while that study runs, offline; tests/test_security.py looks for it.

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from ray.cluster_utils import Cluster
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -26,7 +25,6 @@ from torch.utils.data import Dataset
 from simulated import SMALL, Log, config_of, execute, open_study
 from simulated import train as simulate
 from studies import Recorder, ray_node, run_study, toy
-from test_training import free_port
 from toy import eventful
 from tune_lr.checkpoint import pack, unpack
 from tune_lr.config import Config, parse_config
@@ -78,18 +76,6 @@ def test_what_is_no_plain_data_is_refused(value: Any) -> None:
 
 
 # --- a training that goes on ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def group_of_one() -> Iterator[None]:
-    from tune_lr import colossal
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    colossal.launch(0, 1, "127.0.0.1", free_port())
-    yield
-    dist.destroy_process_group()
-    torch.set_num_threads(threads)
 
 
 def noisy(outputs: Tensor, batch: Batch) -> Tensor:

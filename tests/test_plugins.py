@@ -4,14 +4,12 @@
 
 import inspect
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 
 from studies import Recorder, curves, run_study, toy
 from tune_lr.config import Config, parse_config
@@ -27,19 +25,9 @@ from tune_lr.plugins import (
     layout,
 )
 from tune_lr.search import make_task as task_of
-from two_ranks import free_port, make_task
+from two_ranks import make_task
 
 # --- against ColossalAI's signatures ----------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def group_of_one() -> Iterator[None]:
-    """Plugins are made in a process group alone."""
-    from tune_lr import colossal
-
-    colossal.launch(0, 1, "127.0.0.1", free_port())
-    yield
-    dist.destroy_process_group()
 
 
 @pytest.mark.parametrize("name", OPTIONS)

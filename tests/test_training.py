@@ -11,7 +11,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import (
@@ -41,6 +40,7 @@ from torch.optim.lr_scheduler import (
 from torch.overrides import TorchFunctionMode
 from torch.utils.data import Dataset, TensorDataset
 
+from studies import free_port
 from tune_lr.checks import check_task
 from tune_lr.errors import InputError
 from tune_lr.lr_range_test import DivergenceDetector, Ramp
@@ -52,7 +52,6 @@ from two_ranks import (
     Sentences,
     Tagger,
     figures,
-    free_port,
     make_task,
     make_trial,
     mean_square,
@@ -63,20 +62,10 @@ from two_ranks import (
     train,
 )
 
+pytestmark = pytest.mark.usefixtures("group_of_one")
+
 LR, STEPS = 0.05, 62
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def group_of_one() -> Iterator[None]:
-    from tune_lr import colossal
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    colossal.launch(0, 1, "127.0.0.1", free_port())
-    yield
-    dist.destroy_process_group()
-    torch.set_num_threads(threads)
 
 
 def losses(reports: list[Report]) -> list[float]:

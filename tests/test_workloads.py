@@ -605,21 +605,6 @@ ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
-@pytest.fixture(scope="module")
-def group_of_one() -> Iterator[None]:
-    from tune_lr import colossal
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    colossal.launch(0, 1, "127.0.0.1", port)
-    yield
-    torch.distributed.destroy_process_group()
-    torch.set_num_threads(threads)
-
-
 @pytest.mark.usefixtures("group_of_one")
 @pytest.mark.parametrize(
     ("name", "lr", "most"), [("density", 0.01, -0.5), ("majority", 0.001, 0.4), ("spirals", 0.01, 0.6)]

@@ -6,7 +6,6 @@ Rank 0 leaves FOLDER/reports.json. Imported, this is the same code for a group o
 """
 
 import json
-import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -65,13 +64,6 @@ def sentences() -> Workload:
         collate_fn=pad,
         batch_weight=lambda batch: float((batch["labels"] != 0).sum()),
     )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def mean_square(outputs: Tensor, batch: Batch) -> Tensor:
