@@ -72,7 +72,7 @@ class Training:
         )
         self.step = 0
         self._batches = self._train_batches()
-        self._kept = time.monotonic()  # when the last checkpoint was due
+        self._kept, self._late = time.monotonic(), False  # when the last checkpoint was due; whether one is
         self.progress = 0  # counts steps and batches of validation, for whoever watches that it grows
 
     def run(self) -> Report:
@@ -164,21 +164,21 @@ class Training:
         return plan.every_steps - self.step % plan.every_steps if plan and plan.every_steps else STEPS_PER_READ
 
     def _checkpoint_is_due(self) -> bool:
-        """The same on all ranks: the clock is rank 0's."""
+        """The same on all ranks."""
         plan = self._task.checkpoints
         if plan is None:
             return False
-        due = plan.every_steps is not None and self.step % plan.every_steps == 0
-        if plan.every_minutes is not None:
-            late = time.monotonic() - self._kept >= plan.every_minutes * 60
-            if self._world > 1:
-                answer = torch.tensor(float(late), device=self._device)
-                dist.broadcast(answer, 0)
-                late = bool(answer)
-            due = due or late
+        due = self._late or (plan.every_steps is not None and self.step % plan.every_steps == 0)
         if due:
             self._kept = time.monotonic()
         return due
+
+    def _clock_says(self) -> bool:
+        """Whether it is time for a checkpoint, by rank 0's clock."""
+        plan = self._task.checkpoints
+        if plan is None or plan.every_minutes is None or self._rank:
+            return False
+        return time.monotonic() - self._kept >= plan.every_minutes * 60
 
     def _save(self, directory: Path) -> None:
         """Writes the weights so that a reader sees the whole file or none."""
@@ -194,7 +194,7 @@ class Training:
 
     def _train(self, steps: int) -> tuple[list[float], list[float]]:
         """Takes optimizer steps; returns each one's LR and training loss, reduced over ranks. The losses are read from
-        the device once, at the end."""
+        the device once, at the end, and whether rank 0's clock wants a checkpoint with them."""
         boosted, take_step = self._boosted, self._pipeline_step if self._layout.pipeline > 1 else self._step
         boosted.model.train()
         lrs, losses = [], []
@@ -204,11 +204,14 @@ class Training:
             boosted.update()
             self.step += 1
             self.progress += 1
-        reduced = torch.stack(losses).double()
+        clock = torch.tensor([float(self._clock_says())], dtype=torch.float64).to(self._device, non_blocking=True)
+        reduced = torch.cat([torch.stack(losses).double(), clock])
         if self._world > 1:
             dist.all_reduce(reduced)
             reduced /= self._world / self._layout.pipeline  # of a pipeline one stage has losses, the others zeros
-        return lrs, reduced.tolist()
+        *means, late = reduced.tolist()
+        self._late = late > 0
+        return lrs, means
 
     def _step(self, parts: list[Batch]) -> Tensor:
         """Forward and backward of one step's micro-batches; this rank's part of the loss."""
