@@ -3,9 +3,9 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
+import yaml
 from safetensors.torch import load_file
 
 import toy
@@ -18,19 +18,27 @@ from tune_lr.errors import InputError, NoAnswerError, ResourceError
 from tune_lr.search import create
 from tune_lr.study_dir import StudyDir
 
+SPACES = Path(__file__).resolve().parent.parent / "search_spaces"
 
-def test_a_study_and_its_final_training_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+
+def test_a_study_of_digits_and_its_final_training_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The built-in study but for its sizes; its workload is a function in a module of one's own."""
     monkeypatch.chdir(Path(toy.__file__).parent)
-    space: dict[str, Any] = {**TOY, "workload": toy.regression, "num_trials": 4}
-    settings = {"confirm.top": 1, "range_test.replicates": 1}
+    settings = {
+        **{"num_trials": 4, "max_steps": 54, "report_every": 18, "pruner": {"name": "asha", "reduction_factor": 2}},
+        **{"range_test.steps": 120, "range_test.replicates": 1, "confirm": {"top": 1, "seeds": 2}},
+        "scaling.max_concurrent": 1,
+    }
+    space = {**yaml.safe_load((SPACES / "digits.yaml").read_text()), "workload": toy.digits}
     result = tune_lr.search(space, name="mine", out=tmp_path, settings=settings, wandb="disabled")
     assert result.path == tmp_path / "mine" and result.best is not None
     assert result.bounds is not None and result.bounds.status == "ok"
     assert list(result.trials["phase"]) == ["range_test"] + ["search"] * 4 + ["confirm"] * 2
     assert list(result.trials["number"]) == [row.number for row in result.rows] == list(range(7))
     assert list(result.curve(0).columns) == ["step", "lr", "loss"]
+    assert result.best["test"]["accuracy"] > 0.8
 
-    twice = {"max_steps": 2 * TOY["max_steps"], "seed": 5}
+    twice = {"max_steps": 108, "seed": 5}
     model = tune_lr.train(result.path, settings=twice, wandb="disabled")
     trained = tune_lr.read_study(tmp_path / "mine-train")
     assert model == trained.path / "trials" / "0000" / "checkpoint" / "model.safetensors"
@@ -39,13 +47,13 @@ def test_a_study_and_its_final_training_from_python(tmp_path: Path, monkeypatch:
     assert (only.lr_schedule, only.lr) == (result.best["lr_schedule"], result.best["lr"])
     assert only.label == f"mine #{result.best['trial']}"
     # The weights are those that the last validation measured.
-    workload = toy.regression()
+    workload = toy.digits()
     network = workload.model()
     network.load_state_dict(load_file(model))
     inputs, targets = workload.val_data[:]  # type: ignore[index]
     loss = workload.criterion(network(inputs), [inputs, targets])
     assert loss.item() == pytest.approx(only.metrics["val_loss"], rel=1e-5)
-    assert trained.best is not None and (workload.test_data is None or trained.best["test"])
+    assert trained.best is not None and trained.best["test"]["accuracy"] > 0.8
 
 
 def test_a_finished_study_as_frames(finished: Finished) -> None:

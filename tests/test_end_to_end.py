@@ -4,6 +4,7 @@ import math
 import shutil
 from pathlib import Path
 
+import pytest
 import ray
 import torch
 import yaml
@@ -132,6 +133,7 @@ def test_report_rebuilds_every_derived_file(finished: Finished, tmp_path: Path) 
     assert copy.report_html.stat().st_size > 50_000 and copy.range_test_png.stat().st_size > 10_000
 
 
+@pytest.mark.long
 def test_a_finished_study_is_extended_and_nothing_finished_runs_again(finished: Finished, tmp_path: Path) -> None:
     copy = StudyDir(shutil.copytree(finished.directory.root, tmp_path / "study"))
     process = tune_lr("resume", str(copy.root), "--num-trials=10", "--wandb=disabled", cwd=tmp_path)

@@ -8,18 +8,18 @@ import pytest
 from studies import end_when, finished_and_running, tune_lr
 from tune_lr.study_dir import StudyDir
 
-SETTINGS = ["max_steps=124", "report_every=31", "pruner={name: none}", "range_test.steps=100", "confirm.top=1"]
-SETTINGS += ["checkpoints.every_steps=20"]
-COMMAND = ["--num-trials=6", "--wandb=offline", *(f"--set={setting}" for setting in SETTINGS)]
+SETTINGS = ["max_steps=124", "report_every=31", "pruner={name: none}", "confirm={top: 1, seeds: 2}"]
+SETTINGS += ["range_test={steps: 100, replicates: 2}", "checkpoints.every_steps=20"]
+COMMAND = ["--num-trials=4", "--wandb=offline", *(f"--set={setting}" for setting in SETTINGS)]
 
 
 def test_after_a_killed_driver_nothing_finished_runs_again(tmp_path: Path) -> None:
     directory = StudyDir(tmp_path / "studies" / "study")
     with tune_lr("search", "--name=study", *COMMAND, cwd=tmp_path) as process:
-        end_when(process, directory.journal, finished=5)
+        end_when(process, directory.journal, finished=3)
         process.communicate(timeout=60)
     ended, running = finished_and_running(directory.journal)
-    assert ended >= 5 and running
+    assert ended >= 3 and running
     stamps = {path: path.stat().st_mtime_ns for path in directory.root.glob("*/**/*.csv")}
     # Half a line at the journal's end, as a kill in the middle of writing leaves it.
     with open(directory.journal, "ab") as file:
@@ -29,11 +29,11 @@ def test_after_a_killed_driver_nothing_finished_runs_again(tmp_path: Path) -> No
     output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, f"{output}\n{errors}"
     rows = directory.read_rows()
-    assert [row.number for row in rows] == list(range(3 + 6 + 3))  # each once
+    assert [row.number for row in rows] == list(range(2 + 4 + 2))  # each once
     assert finished_and_running(directory.journal) == (len(rows), 0)
     untouched = [path for path, stamp in stamps.items() if path.stat().st_mtime_ns == stamp]
     assert len(untouched) >= ended  # the curves of what was finished were never opened again
-    for row in rows[3:]:
+    for row in rows[2:]:
         steps = directory.read_curve(directory.curve(row.number))["step"]
         assert steps == [float(step) for step in range(1, row.steps + 1)]
     # One whole run a trial in W&B, none of the interrupted ones.

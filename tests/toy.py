@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import TensorDataset, default_collate
 
 from tune_lr import Workload
+from tune_lr.workloads import digits as built_in
 from tune_lr.workloads.gpt_bytes import gpt_bytes
 
 
@@ -41,6 +42,11 @@ def regression(items: int = 256, dropout: float = 0.0, fail: str = "", seen: str
         criterion=criterion,
         batch_size=16,
     )
+
+
+def digits(**arguments: Any) -> Workload:
+    """The built-in one, as a module of the user's may have it."""
+    return built_in.digits(**arguments)
 
 
 def eventful(log: str = "", memory: str = "") -> Workload:

@@ -36,6 +36,7 @@ os.environ.update(
 import ray
 from ray import tune
 from ray._private import ray_constants
+from ray._private.node import Node as RayNode
 from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
 # A trial whose actor died runs again, and the study says so in its own words; Tune would add a traceback.
@@ -65,19 +66,35 @@ def _check_answer(address: str) -> None:
 
 
 @contextmanager
-def _closed() -> Iterator[None]:
+def _of_our_own() -> Iterator[None]:
     """A Ray that starts in here is closed to others. It listens on 127.0.0.1, as it does on macOS by itself; elsewhere
     it would take the machine's address in its network, and with that all interfaces. (What is set here, Ray reads from
     the environment too, but only when it is imported, and then also for joining.) And it asks for a token. One of Ray's
-    own making would stay behind in the user's home, readable by all; this one is only in its processes' environment."""
+    own making would stay behind in the user's home, readable by all; this one is only in its processes' environment.
+
+    And it has nothing that only serves people: no dashboard (which `ray.init` starts and waits for also where it is not
+    to be included), no autoscaler, nobody who reads the workers' logs, no HTTP server in the node's agent. `ray start`
+    has options for most of this, `ray.init` has none."""
     if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
         AuthenticationTokenLoader.instance().reset_cache()  # this process may have joined another Ray before
-    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    unwanted = [(RayNode, f"start_{what}", lambda *_, **__: None) for what in ("api_server", "monitor", "log_monitor")]
+    minimal = (ray._private.utils, "get_dashboard_dependency_error", lambda: ImportError("not wanted"))
+    with _replaced((ray_constants, "ENABLE_RAY_CLUSTER", False), *unwanted, minimal):
+        yield
+
+
+@contextmanager
+def _replaced(*changes: tuple[Any, str, Any]) -> Iterator[None]:
+    """Sets attributes, by their owner and name, and afterwards what they were."""
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
+    for owner, name, value in changes:
+        setattr(owner, name, value)
     try:
         yield
     finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
+        for owner, name, value in before:
+            setattr(owner, name, value)
 
 
 def _knock(address: str) -> None:
@@ -99,7 +116,7 @@ def connected(address: str | None, python_path: Sequence[str] = ()) -> Iterator[
         if not own and _collect(python_path, Path(scratch) / SHIPPED):
             how["runtime_env"] = {"py_modules": [f"{scratch}/{SHIPPED}"]}
         try:
-            with _closed() if own else nullcontext():
+            with _of_our_own() if own else nullcontext():
                 ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **how)
         except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
             where = f"at {address}" if address else "here"
