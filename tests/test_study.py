@@ -13,9 +13,10 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from simulated import (
     FIXED_LR,
@@ -37,7 +38,7 @@ from tune_lr.config import Config
 from tune_lr.errors import InputError, NoAnswerError, ResourceError
 from tune_lr.lr_range_test import Ramp
 from tune_lr.plan import PHASES
-from tune_lr.study import CONFIRM_SEEDS, PENALTY, TEST, Study, extended_ramp
+from tune_lr.study import BEST, CONFIRM_SEEDS, LATEST, PENALTY, TEST, BoundedTPE, Study, extended_ramp
 from tune_lr.study_dir import StudyDir, TrialRow
 from tune_lr.trial import Report, TrialSpec
 
@@ -336,6 +337,29 @@ def test_pruner_none_trains_every_trial_to_its_end(tmp_path: Path) -> None:
     study = open_study(tmp_path / "s", config_of(parameters=FIXED_LR, pruner={"name": "none"}))
     execute(study, train=by_number({n: 1.0 + n for n in range(5)}))
     assert {row.state for row in study.rows()} == {"complete"}
+
+
+def test_a_proposal_looks_at_the_best_and_the_latest_trials_alone() -> None:
+    study = optuna.create_study()
+    lr, names = FloatDistribution(0.01, 1.0, log=True), CategoricalDistribution(["constant", "step", "cosine"])
+    for i in range(BEST + LATEST + 100):
+        params = {"lr": 0.01 + i / 1000, "lr_schedule": "cosine"}
+        state = TrialState.PRUNED if i % 7 == 0 else TrialState.COMPLETE
+        value = None if i % 7 == 0 else float(i)
+        distributions = {"lr": lr, "lr_schedule": names}
+        study.add_trial(create_trial(state=state, value=value, params=params, distributions=distributions))
+    seen: list[int] = []
+
+    class Looking(BoundedTPE):
+        def _sample(self, study: optuna.Study, *arguments: Any) -> dict[str, Any]:
+            seen[:] = [trial.number for trial in study._get_trials(deepcopy=False)]
+            return super()._sample(study, *arguments)
+
+    study.sampler = Looking(seed=0)
+    trial = study.ask()
+    trial.suggest_float("lr", 0.01, 1.0, log=True)
+    best = [i for i in range(BEST * 2) if i % 7][:BEST]
+    assert seen == [*best, *range(BEST + 101, BEST + LATEST + 101)]
 
 
 def test_confirmations_are_never_pruned(tmp_path: Path) -> None:
