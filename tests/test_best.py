@@ -159,11 +159,21 @@ def test_the_figures_are_those_of_the_verdict(tmp_path: Path) -> None:
     assert best["optimizer"] == {"name": "sgd", "momentum": 0.9}
     assert (best["batch_size"], best["max_steps"]) == (128, 8)
     assert [finalist["trial"] for finalist in best["finalists"]] == [winner.trial, second.trial]
-    assert best["runner_up"] == best["finalists"][1] | {
-        "difference": verdict.difference,
-        "difference_interval": list(verdict.difference_interval or ()),
-        "distinguishable": verdict.distinguishable,
-    }
+    assert best["runner_up"] == best["finalists"][1]
+    assert best["runner_up"]["difference"] == verdict.differences[0].mean
+    assert best["runner_up"]["difference_interval"] == list(verdict.differences[0].interval or ())
+    assert best["runner_up"]["distinguishable"] is not bool(verdict.tied)
+
+
+def test_every_lr_schedule_has_its_best_trial(tmp_path: Path) -> None:
+    study = finished(tmp_path / "s", num_trials=12)
+    families, rows = best_of(study)["families"], [row for row in study.rows() if row.phase == "search"]
+    assert [one["value"] for one in families] == sorted(one["value"] for one in families)
+    for one in families:
+        own = [row for row in rows if row.lr_schedule == one["lr_schedule"]]
+        best = min((row for row in own if row.state == "complete"), key=lambda row: row.metrics["val_loss"])
+        assert (one["trial"], one["lr"], one["trials"]) == (best.number, best.lr, len(own))
+    assert {one["lr_schedule"] for one in families} == {row.lr_schedule for row in rows if row.state == "complete"}
 
 
 def test_the_steps_are_counted_by_phase(tmp_path: Path) -> None:

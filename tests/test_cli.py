@@ -41,9 +41,9 @@ RUN = CLUSTER | {
     "--strict",
 }
 OPTIONS = {
-    "search": {"--set", "--num-trials", "--max-steps"} | RUN,
+    "search": {"--set", "--num-trials", "--budget", "--max-steps"} | RUN,
     "range-test": {"--set", "--from", "--json"} | RUN,
-    "resume": {"--num-trials"} | CLUSTER,
+    "resume": {"--num-trials", "--budget"} | CLUSTER,
     "train": {"--set", "--trial", "--max-steps"} | RUN,
     "report": {"--terminal"},
     "status": {"--json"},
@@ -51,7 +51,7 @@ OPTIONS = {
     "sync": set(),
     "dashboard": set(),
     "schedules": {"--png"},
-    "check": {"--set", "--address"},
+    "check": {"--set", "--budget", "--address"},
     "init": set(),
 }
 ARGUMENTS = {
@@ -284,6 +284,7 @@ def test_a_bad_field_is_one_line_with_its_place(
         ),
         (["search", "space.yaml", "--workers-per-trial", "3"], "space.yaml:2 batch_size: must be a multiple of "
          "scaling.workers_per_trial 3 (got 128)"),
+        (["search", "space.yaml", "--budget", "12"], "--set budget='12' budget: is no budget (got '12'); write 12x"),
         (["search", "space.yaml", "--name", "../x"], "--name: not a study name (got '../x')"),
     ],
 )  # fmt: skip

@@ -153,6 +153,7 @@ FIELDS = ", ".join(Config.model_fields)
         (6, "metric: {name: loss}", "metric.name: is no metric (got 'loss'); write val_loss, or val_ and the name of a metric"),
         (6, "metric: {goal: minimise}", "metric.goal: is no choice (got 'minimise'); did you mean 'minimize'?; allowed: minimize, maximize"),
         (6, "confirm: {seeds: 0}", "confirm.seeds: must be at least 1 (got 0)"),
+        (6, "confirm: {max_seeds: 2}", "confirm.max_seeds: must be at least seeds (got 2, seeds is 3)"),
         (6, "confirm: {top: -1}", "confirm.top: must be at least 0 (got -1)"),
         (6, "wandb: {project: a/b}", "wandb.project: is no W&B project (got 'a/b'); write it without any of / \\ # ? % :"),
         (7, "range_test: {low: 1, high: 0.1}", "range_test.low: must be less than high (got 1.0, high is 0.1)"),
@@ -481,7 +482,7 @@ def test_overrides_are_laid_over_the_file(folder: Path) -> None:
     ("override", "expected"),
     [
         ("seed=-1", "--set seed=-1 seed: must be at least 0 (got -1)"),
-        ("confirm.tpo=1", "--set confirm.tpo=1 confirm.tpo: is unknown; did you mean 'top'?; allowed: top, seeds"),
+        ("confirm.tpo=1", "--set confirm.tpo=1 confirm.tpo: is unknown; did you mean 'top'?; allowed: top, seeds, max_seeds"),
         ("seed.x=1", "--set seed.x=1 seed: has no fields (got 0); set it as a whole"),
         ("seed", "--set seed: is no override; write KEY.PATH=VALUE, such as confirm.top=2"),
         ("a..b=1", "--set a..b=1: is no override; write KEY.PATH=VALUE, such as confirm.top=2"),

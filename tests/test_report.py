@@ -486,11 +486,35 @@ def test_the_size_stays_bounded(tmp_path: Path) -> None:
 def test_winner_and_runner_up_that_cannot_be_told_apart(tmp_path: Path) -> None:
     study = write_sample_study(tmp_path / "study")
     best = study.read_yaml(study.best_yaml)
-    best["runner_up"] |= {"distinguishable": False, "difference_interval": [-0.02, 0.03]}
+    best["finalists"][1] |= {"distinguishable": False, "difference_interval": [-0.02, 0.03]}
     study.write_yaml(study.best_yaml, best)
     write_report(study)
     text = Page(study).text
-    assert "cannot be told apart: the 95 % interval of their difference, [-0.0200, 0.0300], contains zero." in text
+    assert (
+        "cosine at lr 0.12 cannot be told apart: the interval of their difference, [-0.0200, 0.0300], contains" in text
+    )
+
+
+@pytest.mark.usefixtures("words_only")
+def test_a_widened_range_and_a_budget_are_said(tmp_path: Path) -> None:
+    study = write_sample_study(tmp_path / "study")
+    described = study.read_study()
+    study.write_yaml(study.study_yaml, {**described, "config": {**described["config"], "budget": "30m"}})
+    study.write_json(study.widened_json, {"low": 0.011, "high": 3.79, "after": 6, "lr": 1.1, "from": [0.011, 1.2]})
+    write_report(study)
+    text = Page(study).text
+    assert "After 6 trials the best one, at lr 1.1, lay at the edge of these bounds: the search went on from" in text
+    assert "0.011 to 3.79." in text and "Budget: 30m. Every trial to its end" in text
+
+
+@pytest.mark.usefixtures("words_only")
+def test_each_schedule_stands_with_its_confirmed_figure(tmp_path: Path) -> None:
+    study = write_sample_study(tmp_path / "study")
+    write_report(study)
+    by_schedule = Page(study).text.split("By LR schedule")[1].split("Each LR schedule at the LR")[0]
+    for finalist in study.read_yaml(study.best_yaml)["finalists"]:
+        assert f" {number_text(finalist['lr'])} {finalist['mean']:#.4g} [" in by_schedule
+    assert by_schedule.count("[") == 2
 
 
 @pytest.mark.usefixtures("words_only")

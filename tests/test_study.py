@@ -13,9 +13,10 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from simulated import (
     FIXED_LR,
@@ -37,7 +38,7 @@ from tune_lr.config import Config
 from tune_lr.errors import InputError, NoAnswerError, ResourceError
 from tune_lr.lr_range_test import Ramp
 from tune_lr.plan import PHASES
-from tune_lr.study import CONFIRM_SEEDS, PENALTY, TEST, Study, extended_ramp
+from tune_lr.study import BEST, CONFIRM_SEEDS, LATEST, PENALTY, TEST, BoundedTPE, Study, extended_ramp
 from tune_lr.study_dir import StudyDir, TrialRow
 from tune_lr.trial import Report, TrialSpec
 
@@ -338,6 +339,29 @@ def test_pruner_none_trains_every_trial_to_its_end(tmp_path: Path) -> None:
     assert {row.state for row in study.rows()} == {"complete"}
 
 
+def test_a_proposal_looks_at_the_best_and_the_latest_trials_alone() -> None:
+    study = optuna.create_study()
+    lr, names = FloatDistribution(0.01, 1.0, log=True), CategoricalDistribution(["constant", "step", "cosine"])
+    for i in range(BEST + LATEST + 100):
+        params = {"lr": 0.01 + i / 1000, "lr_schedule": "cosine"}
+        state = TrialState.PRUNED if i % 7 == 0 else TrialState.COMPLETE
+        value = None if i % 7 == 0 else float(i)
+        distributions = {"lr": lr, "lr_schedule": names}
+        study.add_trial(create_trial(state=state, value=value, params=params, distributions=distributions))
+    seen: list[int] = []
+
+    class Looking(BoundedTPE):
+        def _sample(self, study: optuna.Study, *arguments: Any) -> dict[str, Any]:
+            seen[:] = [trial.number for trial in study._get_trials(deepcopy=False)]
+            return super()._sample(study, *arguments)
+
+    study.sampler = Looking(seed=0)
+    trial = study.ask()
+    trial.suggest_float("lr", 0.01, 1.0, log=True)
+    best = [i for i in range(BEST * 2) if i % 7][:BEST]
+    assert seen == [*best, *range(BEST + 101, BEST + LATEST + 101)]
+
+
 def test_confirmations_are_never_pruned(tmp_path: Path) -> None:
     def worse_and_worse(spec: TrialSpec, config: Config) -> Iterator[Report]:
         if spec.phase == "confirm":
@@ -580,6 +604,169 @@ def test_a_winner_that_cannot_be_tested_is_a_notice(tmp_path: Path) -> None:
     execute(study, train=failing(TEST))
     assert study.over and study.error is None and study.test_result is None
     assert log.of("notice") == ["the winner could not be evaluated on the test data: died 3 times"]
+
+
+# --- more seeds ---------------------------------------------------------------------------------------------
+
+TWO_SCHEDULES = {"lr": {"min": 0.01, "max": 1.0}, "lr_schedule": {"values": ["constant", "step"]}}
+UP_TO_SIX = config_of(parameters=TWO_SCHEDULES, num_trials=6, confirm={"top": 2, "seeds": 3, "max_seeds": 6})
+
+
+def apart_by(difference: float) -> Train:
+    """`step` is worse by that, and by 0.01 more or less with every other seed: not to be told apart at three seeds."""
+
+    def trained(spec: TrialSpec, config: Config) -> Iterator[Report]:
+        if spec.phase not in ("search", "confirm"):
+            return train(spec, config)
+        index = spec.seed - config.seed - CONFIRM_SEEDS
+        value = 0.3 + (spec.lr_schedule == "step") * (difference + 0.01 * ((index % 3) - 1))
+        return descend(spec, config, lambda step: value)
+
+    return trained
+
+
+def seeds_of(study: Study) -> list[int]:
+    return [row.seed - study.config.seed - CONFIRM_SEEDS for row in of_phase(study, "confirm")]
+
+
+@pytest.mark.parametrize(("difference", "seeds"), [(0.02, 6), (0.002, 3), (0.2, 3)])
+def test_more_seeds_are_trained_only_where_they_would_decide(tmp_path: Path, difference: float, seeds: int) -> None:
+    log = Log()
+    study = open_study(tmp_path / "s", UP_TO_SIX, observers=[log])
+    execute(study, slots=3, train=apart_by(difference))
+    assert sorted(seeds_of(study)) == sorted([*range(seeds)] * 2)
+    verdict = study.verdict()
+    assert verdict.winner.lr_schedule == "constant" and len(verdict.winner.seeds) == seeds
+    assert bool(verdict.tied) is (difference == 0.002)
+    notices = [text for text in log.of("notice") if "More seeds" in text]
+    assert len(notices) == (seeds == 6) and all("cannot be told apart at 3 seeds" in text for text in notices)
+    assert study.over and study.test_result is not None
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_a_driver_killed_among_more_seeds_trains_each_of_them_once(tmp_path: Path, slots: int) -> None:
+    whole = open_study(tmp_path / "whole", UP_TO_SIX)
+    reports = len(execute(whole, slots=slots, train=apart_by(0.02)))
+    for cut in range(reports - 38, reports, 9):
+        root = tmp_path / str(cut)
+        execute(open_study(root, UP_TO_SIX), slots=slots, train=apart_by(0.02), reports=cut)
+        study = open_study(root, UP_TO_SIX)
+        execute(study, slots=slots, train=apart_by(0.02))
+        assert sorted(seeds_of(study)) == sorted([*range(6)] * 2)
+        assert [row.number for row in study.rows()] == list(range(len(study.rows())))
+        assert study.verdict().sentence == whole.verdict().sentence
+
+
+# --- the best LR at the edge --------------------------------------------------------------------------------
+
+WIDE = config_of(num_trials=16, sampler={"name": "tpe"}, pruner={"name": "none"}, confirm=NO_CONFIRMATION)
+
+
+def best_at(best: float) -> Train:
+    """Ramps as ever; a search whose lowest loss lies at that LR."""
+
+    def trained(spec: TrialSpec, config: Config) -> Iterator[Report]:
+        if spec.phase != "search":
+            return train(spec, config)
+        return descend(spec, config, lambda step: 0.1 + math.log10(spec.lr / best) ** 2 + 2 / (step + 1))
+
+    return trained
+
+
+def lrs_of_search(study: Study) -> list[float]:
+    return [row.lr for row in of_phase(study, "search")]
+
+
+@pytest.mark.parametrize("slots", [1, 4])
+@pytest.mark.parametrize(("best", "side"), [(1e-6, -1), (1e3, 1)])
+def test_where_the_best_lr_lies_at_a_bound_the_search_goes_on_beyond_it(
+    tmp_path: Path, best: float, side: int, slots: int
+) -> None:
+    log = Log()
+    study = open_study(tmp_path / "s", WIDE, observers=[log])
+    execute(study, slots=slots, train=best_at(best))
+    assert study.bounds is not None and study.bounds.low is not None and study.bounds.high is not None
+    low, high = study.bounds.low, study.bounds.high
+    wider = (low / 10**0.5, high) if side < 0 else (low, high * 10**0.5)
+    assert study.widened is not None and (study.widened["low"], study.widened["high"]) == pytest.approx(wider)
+    assert study.directory.read_json(study.directory.widened_json) == study.widened
+    assert sum("the search goes on from" in text for text in log.of("notice")) == 1
+    drawn, after = lrs_of_search(study), study.widened["after"]
+    assert len(drawn) == 16 and after == 8
+    assert all(low <= lr <= high for lr in drawn[:after])
+    assert sum(not low <= lr <= high for lr in drawn[after + slots - 1 :]) >= 3
+    assert all(wider[0] <= lr <= wider[1] for lr in drawn)
+    assert study.over and [row.number for row in study.rows()] == list(range(len(study.rows())))
+
+
+@pytest.mark.parametrize(
+    ("how", "best"),
+    [
+        ({}, 0.1),  # within
+        ({"parameters": SMALL["parameters"] | {"lr": {"min": 0.01, "max": 1.0}}}, 1e3),  # the user's own numbers
+        ({"parameters": SMALL["parameters"] | {"lr": {"min": "range_test", "max": 1.0}}}, 1e3),
+        ({"parameters": SMALL["parameters"] | {"lr": {"values": [0.01, 1.0]}}}, 1e3),
+    ],
+)
+def test_no_other_range_moves(tmp_path: Path, how: dict[str, Any], best: float) -> None:
+    study = open_study(tmp_path / "s", config_of(**{**WIDE.to_dict(), **how}))
+    execute(study, train=best_at(best))
+    assert study.widened is None and not study.directory.widened_json.exists()
+    assert optuna_trials(tmp_path / "s", "widened") == [] and len(of_phase(study, "search")) == 16
+
+
+def test_where_the_range_test_abstained_its_own_range_stands(tmp_path: Path) -> None:
+    study = open_study(tmp_path / "s", WIDE)
+    execute(study, train=lambda spec, config: (flat_ramps if spec.ramp else best_at(1e-9))(spec, config))
+    assert study.bounds is not None and study.bounds.status != "ok" and study.widened is None
+
+
+def assert_goes_on_widened(root: Path, slots: int) -> None:
+    ended = {row.number: row for row in open_study(root, WIDE, resume=False).rows()}
+    study = open_study(root, WIDE)
+    again = execute(study, slots=slots, train=best_at(1e3))
+    assert not ended.keys() & {number for number, _ in again}
+    assert {number: study.row(number) for number in ended} == ended
+    assert [row.number for row in study.rows()] == list(range(2 + 16)) and study.widened is not None
+    searched, widened = optuna_trials(root, "search"), optuna_trials(root, "widened")
+    finished = [trial.number for trial in searched if trial.state.is_finished()]
+    assert (
+        sorted(trial.user_attrs.get("copy_of", -1) for trial in widened if "spec" not in trial.user_attrs) == finished
+    )
+    assert len(finished) + sum("spec" in trial.user_attrs for trial in widened) == 16
+    ranges = {(trial.distributions["lr"].low, trial.distributions["lr"].high) for trial in widened}
+    assert ranges == {(study.widened["low"], study.widened["high"])}
+
+
+def test_a_driver_killed_around_the_widening_loses_no_trial_and_repeats_none(tmp_path: Path) -> None:
+    whole = open_study(tmp_path / "whole", WIDE)
+    reports = len(execute(whole, slots=3, train=best_at(1e3)))
+    for cut in range(reports // 2 - 3, reports // 2 + 9, 4):
+        root = tmp_path / str(cut)
+        execute(open_study(root, WIDE), slots=3, train=best_at(1e3), reports=cut)
+        assert_goes_on_widened(root, 3)
+
+
+def test_a_driver_killed_in_the_middle_of_widening_goes_on_with_it(tmp_path: Path) -> None:
+    root = tmp_path / "s"
+    study = open_study(root, WIDE)
+    for _ in range(2 + 8):
+        spec = study.next_trial()
+        assert spec is not None
+        for report in best_at(1e3)(spec, study.config):
+            if not study.report(spec.number, report):
+                break
+    before = len(study.directory.journal.read_bytes().splitlines())
+    assert study.widened is None
+    asked = study.next_trial()
+    assert asked is not None and study.widened is not None
+    shutil.rmtree(study.directory.trial(asked.number))  # its folder comes after what is cut off below
+    lines = study.directory.journal.read_bytes().splitlines(keepends=True)
+    for kept in (before + 1, before + 2, before + 4, len(lines) - 4):
+        copy = tmp_path / str(kept)
+        shutil.copytree(root, copy)
+        StudyDir(copy).journal.write_bytes(b"".join(lines[:kept]))
+        assert_goes_on_widened(copy, 1)
 
 
 # --- extended -----------------------------------------------------------------------------------------------

@@ -17,12 +17,13 @@ from tune_lr.terminal import Progress, show_plan, show_schedule, sparkline
 from tune_lr.trial import Report, TrialSpec
 
 STEPS = 100
+SHORT = [f"max_steps={STEPS}", "report_every=25", "pruner={}"]
 PLAN = Plan(ramps=0, ramp_steps=300, trials=4, confirmations=0, max_steps=STEPS)
 
 
 @pytest.fixture(scope="module")
 def config() -> Config:
-    return load_config("lenet5_mnist", [f"max_steps={STEPS}", "report_every=25", "pruner={}"])
+    return load_config("lenet5_mnist", SHORT)
 
 
 def plain_console() -> tuple[Console, io.StringIO]:
@@ -150,8 +151,41 @@ def test_the_plan_says_trials_steps_and_schedules(config: Config) -> None:
     assert "3 ramps of 300 steps, LR 1e-05 to 10" in text
     assert "48 trials of at most 100 steps: constant, step, exponential, cosine, onecycle, cyclic" in text
     assert "TPE proposes, the best 1/3 go on from step 25" in text
-    assert "the best 3 with 3 fresh seeds each" in text
-    assert f"{3 * 300 + (48 + 9) * 100:,} at most" in text
+    said = " ".join(text.split())
+    assert "the best of 3 LR schedules, 3 fresh seeds each, up to 6 where that may tell them apart" in said
+    assert f"{3 * 300 + (48 + 18) * 100:,} at most" in text
+
+
+def test_the_plan_says_what_a_budget_buys() -> None:
+    console, out = plain_console()
+    config = load_config(
+        "lenet5_mnist", ["budget=20x", "num_trials=null", "max_steps=100", "report_every=25", "pruner={}"]
+    )
+    show_plan(console, "first", config, plan(config))
+    said = " ".join(out.getvalue().split())
+    assert "20x, full trainings of 100 steps, LR range test and confirmation included" in said
+    assert "at least 7, as many trials as it buys, each of at most 100 steps" in said  # 9 for ramps, 4 for 2 x 2
+    assert "the best of 2 LR schedules, 2 fresh seeds each" in said and "2,000 at most" in said
+    console, out = plain_console()
+    config = load_config("lenet5_mnist", [*SHORT, "budget=30m"])
+    show_plan(console, "first", config, plan(config))
+    said = " ".join(out.getvalue().split())
+    assert "30m, of time" in said and "as many trials as it buys, at most 48, each of at most 100 steps" in said
+    assert "at most to come" not in said and "steps " not in said.split("confirm")[1]
+
+
+def test_a_search_that_a_budget_ends_counts_no_trials_to_come() -> None:
+    config = load_config(
+        "lenet5_mnist", ["budget=20x", "num_trials=null", "max_steps=100", "report_every=25", "pruner={}"]
+    )
+    console, out = plain_console()
+    with Progress(console, config, plan(config)) as progress:
+        progress.phase_started("search", 0)
+        run_trial(progress, 1)
+    assert out.getvalue().splitlines() == [
+        "search: as many trials as the budget buys",
+        "    1 #1   cosine       lr 0.1         100 steps  val_loss 0.01  [3 min left]",  # 1,900 steps, ten a second
+    ]
 
 
 def test_the_plan_of_a_range_test_alone_names_no_trials(config: Config) -> None:

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from tune_lr.errors import NoAnswerError
 from tune_lr.study_dir import TrialRow
-from tune_lr.verdict import judge, mean_interval, rank_search
+from tune_lr.verdict import choose_finalists, judge, mean_interval, rank_search
 
 METRIC, GOAL = "val_loss", "minimize"
 # Student's t, 97.5 %, with 1 and 2 degrees of freedom, from a printed table
@@ -70,6 +71,13 @@ def test_only_trials_of_the_search_that_were_completed_are_ranked_each_configura
     assert [row.number for row in rank_search(rows, METRIC, GOAL)] == [7, 3]
 
 
+def test_finalists_are_the_best_of_each_lr_schedule_and_then_the_next_best() -> None:
+    names = ["cyclic", "cyclic", "cosine", "cyclic", "step", "cosine"]
+    rows = [replace(row(i, "search", 0.1 + i, 0, i / 10), lr_schedule=name) for i, name in enumerate(names)]
+    chosen = {top: [one.number for one in choose_finalists(rows, METRIC, GOAL, top)] for top in (1, 2, 3, 5, 9)}
+    assert chosen == {1: [0], 2: [0, 2], 3: [0, 2, 4], 5: [0, 2, 4, 1, 3], 9: [0, 2, 4, 1, 3, 5]}
+
+
 # --- the winner ---------------------------------------------------------------------------------------------
 
 TWO = {0.1: 0.40, 0.2: 0.41}
@@ -107,7 +115,7 @@ def test_confirmations_are_paired_by_seed_in_whatever_order_they_ended() -> None
     rows += [row(4, "confirm", 0.2, 1002, 0.3), row(5, "confirm", 0.1, 1001, 0.4)]
     verdict = judge(rows, METRIC, GOAL)
     assert [finalist.values for finalist in verdict.finalists] == [(0.4, 0.2), (0.5, 0.3)]
-    assert verdict.difference == pytest.approx(-0.1)
+    assert verdict.differences[0].mean == pytest.approx(-0.1)
 
 
 @pytest.mark.parametrize("state", ["diverged", "failed"])
@@ -136,7 +144,7 @@ def test_where_every_finalist_diverged_under_a_fresh_seed_one_that_did_not_wins(
 def test_without_confirmation_the_search_alone_decides_and_the_verdict_says_so() -> None:
     verdict = judge(rows_of({0.1: 0.5, 0.2: 0.4}, {}), METRIC, GOAL)
     assert (verdict.winner.lr, verdict.winner.confirm_trials, verdict.winner.seeds) == (0.2, (), (0,))
-    assert verdict.winner.interval is None and verdict.difference is None and not verdict.distinguishable
+    assert verdict.winner.interval is None and verdict.differences == ()
     assert "with one seed; nothing was confirmed" in verdict.sentence
 
 
@@ -168,9 +176,9 @@ def test_the_difference_is_paired_and_its_interval_decides(
 ) -> None:
     verdict = judge(rows_of(TWO, {0.1: winner, 0.2: second}), METRIC, GOAL)
     assert verdict.winner.lr == 0.1
-    assert verdict.difference == pytest.approx(difference)
-    assert verdict.difference_interval == pytest.approx((difference - half, difference + half), rel=1e-5, abs=1e-9)
-    assert verdict.distinguishable is distinguishable
+    assert verdict.differences[0].mean == pytest.approx(difference)
+    assert verdict.differences[0].interval == pytest.approx((difference - half, difference + half), rel=1e-5, abs=1e-9)
+    assert verdict.tied == (() if distinguishable else verdict.finalists[1:])
     if distinguishable:
         assert f"better than step at lr 0.2 ({sum(second) / len(second):.4g}) beyond the noise" in verdict.sentence
     else:
@@ -179,16 +187,67 @@ def test_the_difference_is_paired_and_its_interval_decides(
 
 def test_a_better_winner_where_more_is_better_has_a_positive_difference() -> None:
     verdict = judge(rows_of(TWO, {0.1: [0.90, 0.91, 0.92], 0.2: [0.80, 0.81, 0.82]}), METRIC, "maximize")
-    assert verdict.winner.lr == 0.1 and verdict.difference == pytest.approx(0.1) and verdict.distinguishable
+    assert verdict.winner.lr == 0.1 and verdict.differences[0].mean == pytest.approx(0.1) and not verdict.tied
 
 
 def test_one_fresh_seed_tells_nothing_apart() -> None:
     verdict = judge(rows_of(TWO, {0.1: [0.1], 0.2: [0.9]}), METRIC, GOAL)
-    assert verdict.difference == pytest.approx(-0.8) and verdict.difference_interval is None
-    assert not verdict.distinguishable and "one seed cannot tell it from step at lr 0.2" in verdict.sentence
+    assert verdict.differences[0].mean == pytest.approx(-0.8) and verdict.differences[0].interval is None
+    assert verdict.tied and "one seed cannot tell it from step at lr 0.2" in verdict.sentence
 
 
 def test_the_runner_up_is_the_second_best_of_many() -> None:
     verdict = judge(rows_of({0.1: 1, 0.2: 2, 0.3: 3}, {0.1: [0.5] * 2, 0.2: [0.1] * 2, 0.3: [0.2] * 2}), METRIC, GOAL)
     assert [finalist.lr for finalist in verdict.finalists] == [0.2, 0.3, 0.1]
-    assert verdict.difference == pytest.approx(-0.1)
+    assert verdict.differences[0].mean == pytest.approx(-0.1)
+
+
+THREE = {0.1: 1.0, 0.2: 2.0, 0.3: 3.0}
+
+
+def test_all_finalists_that_cannot_be_told_from_the_winner_are_named() -> None:
+    verdict = judge(rows_of(THREE, {0.1: [0.2, 0.3], 0.2: [0.3, 0.25], 0.3: [0.5, 0.6]}), METRIC, GOAL)
+    assert [finalist.lr for finalist in verdict.tied] == [0.2]
+    assert "it and step at lr 0.2 (0.275) cannot be told apart at 2 seeds" in verdict.sentence
+    verdict = judge(rows_of(THREE, {0.1: [0.2, 0.3], 0.2: [0.3, 0.25], 0.3: [0.3, 0.26]}), METRIC, GOAL)
+    assert "it, step at lr 0.2 (0.275) and step at lr 0.3 (0.28) cannot be told apart" in verdict.sentence
+
+
+def test_intervals_are_wider_where_there_are_more_finalists_and_a_second_look() -> None:
+    confirmed = {0.1: [0.20, 0.22, 0.21], 0.2: [0.30, 0.33, 0.35], 0.3: [0.50, 0.62, 0.71]}
+    pair = {lr: confirmed[lr] for lr in (0.1, 0.2)}
+
+    def width(values: dict[float, list[float]], seeds: int = 0, max_seeds: int = 0) -> float:
+        interval = judge(rows_of(THREE, values), METRIC, GOAL, seeds, max_seeds).differences[0].interval
+        assert interval is not None
+        return interval[1] - interval[0]
+
+    # Student's t with 2 degrees of freedom at 97.5 and at 98.75 %, from a printed table
+    assert width(confirmed) / width(pair) == pytest.approx(6.20535 / T2, rel=1e-4)
+    assert width(pair, 3, 6) / width(pair) == pytest.approx(6.20535 / T2, rel=1e-4)
+
+
+# --- more seeds ---------------------------------------------------------------------------------------------
+
+CLOSE = {0.1: [0.30, 0.31, 0.32], 0.2: [0.33, 0.35, 0.39], 0.3: [0.90, 0.91, 0.92]}  # 0.2: 0.03, 0.04, 0.07 behind
+
+
+def test_more_seeds_are_for_those_between_whom_they_would_decide() -> None:
+    assert judge(rows_of(THREE, CLOSE), METRIC, GOAL, 3, 3).contenders == ()
+    verdict = judge(rows_of(THREE, CLOSE), METRIC, GOAL, 3, 6)
+    assert [finalist.lr for finalist in verdict.tied] == [0.2]
+    assert verdict.contenders == (0, 1)
+    alike = CLOSE | {0.2: [0.31, 0.30, 0.33]}
+    assert judge(rows_of(THREE, alike), METRIC, GOAL, 3, 6).contenders == ()  # six would not tell them apart either
+    assert judge(rows_of(TWO, {0.1: [0.1], 0.2: [0.9]}), METRIC, GOAL, 1, 6).contenders == ()  # no noise is known
+
+
+def test_with_more_seeds_contenders_are_compared_on_all_and_the_others_stay_told_apart() -> None:
+    more = CLOSE | {0.1: [*CLOSE[0.1], 0.31, 0.30, 0.32], 0.2: [*CLOSE[0.2], 0.35, 0.36, 0.36]}
+    verdict = judge(rows_of(THREE, more), METRIC, GOAL, 3, 6)
+    assert [(finalist.lr, len(finalist.seeds)) for finalist in verdict.finalists] == [(0.1, 6), (0.2, 6), (0.3, 3)]
+    assert verdict.tied == () and "beyond the noise of 6 seeds" in verdict.sentence
+    # on the way there: the seeds that both have
+    verdict = judge(rows_of(THREE, more | {0.2: more[0.2][:4]}), METRIC, GOAL, 3, 6)
+    assert [len(finalist.seeds) for finalist in verdict.finalists] == [4, 4, 3]
+    assert verdict.contenders == (0, 1)

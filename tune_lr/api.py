@@ -192,6 +192,8 @@ def run(
     tracker = WandbProcess(config, directory, directory.read_resumable()["id"], mode) if mode != "disabled" else None
 
     def on_study(study: "Study") -> None:
+        if progress is not None:
+            progress.spent_s, progress.spent_steps = study.elapsed(), sum(study.steps_by_phase().values())
         if tracker is not None:
             tracker.stop_trial = study.stop_trial
 
@@ -286,6 +288,7 @@ def final_training(study: StudyDir, trial: int | None, overrides: Sequence[str] 
     data |= {
         "optimizer": data["optimizer"] | optimizer,
         "num_trials": 0,
+        "budget": None,
         "pruner": {"name": "none"},
         "confirm": {"top": 0},
         "fixed": [{"label": f"{study.name} #{number}", "keep_model": True, **chosen}],

@@ -1,5 +1,6 @@
 """The answer of a study as best.yaml holds it: the winner, its figures, and the PyTorch lines that build it."""
 
+from collections import Counter
 from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
@@ -8,29 +9,26 @@ from tune_lr.lr_schedules import make_lr_schedule
 from tune_lr.optimizers import colossalai_class
 from tune_lr.study import Study
 from tune_lr.trial import OPTIMIZER, split_parameters
-from tune_lr.verdict import Finalist
+from tune_lr.verdict import Difference, Finalist, best_of_families, rank_search
 
 
 def best_of(study: Study) -> dict[str, Any]:
     """Raises NoAnswerError where no trial of the search was completed."""
     config, verdict = study.config, study.verdict()
     winner, steps = verdict.winner, study.steps_by_phase()
-    runner_up = None
-    if len(verdict.finalists) > 1:
-        runner_up = {
-            **_figures(verdict.finalists[1]),
-            "difference": verdict.difference,
-            "difference_interval": _plain(verdict.difference_interval),
-            "distinguishable": verdict.distinguishable,
-        }
+    others = [
+        {**_figures(finalist), **_difference(difference)}
+        for finalist, difference in zip(verdict.finalists[1:], verdict.differences, strict=True)
+    ]
     return {
         **_figures(winner),
         "optimizer": {"name": config.optimizer.name, **_arguments(study, winner)},
         "batch_size": study.facts["batch_size"],
         "max_steps": config.max_steps,
         "metric": {"name": config.metric.name, "goal": config.metric.goal},
-        "runner_up": runner_up,
-        "finalists": [_figures(finalist) for finalist in verdict.finalists],
+        "runner_up": others[0] if others else None,
+        "finalists": [_figures(winner), *others],
+        "families": _families(study),
         "verdict": verdict.sentence,
         "test": _test(study.test_result, winner),
         "steps": {**steps, "full_trainings": round(sum(steps.values()) / config.max_steps, 1)},
@@ -79,6 +77,33 @@ def _figures(finalist: Finalist) -> dict[str, Any]:
         "trial": finalist.trial,
         "confirm_trials": list(finalist.confirm_trials),
     }
+
+
+def _difference(difference: Difference) -> dict[str, Any]:
+    """The winner minus another finalist; `distinguishable` where the interval leaves zero out."""
+    return {
+        "difference": difference.mean,
+        "difference_interval": _plain(difference.interval),
+        "distinguishable": difference.tells_apart,
+    }
+
+
+def _families(study: Study) -> list[dict[str, Any]]:
+    """The best search trial of each LR schedule, best first. `value` is one seed's, and the luckiest of them: what is
+    confirmed stands among the finalists."""
+    metric = study.config.metric
+    rows = study.rows()
+    trials = Counter(row.lr_schedule for row in rows if row.phase == "search")
+    return [
+        {
+            "lr_schedule": row.lr_schedule,
+            "lr": row.lr,
+            "value": row.metrics[metric.name],
+            "trial": row.number,
+            "trials": trials[row.lr_schedule],
+        }
+        for row in best_of_families(rank_search(rows, metric.name, metric.goal))
+    ]
 
 
 def _test(result: Mapping[str, Any] | None, winner: Finalist) -> dict[str, float] | None:

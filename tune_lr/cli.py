@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     search = commands.add_parser("search", help="range test, search and confirmation: the whole study")
     _space_options(search)
     search.add_argument("--num-trials", type=int, metavar="N", help="trials of the search")
+    _budget_option(search)
     search.add_argument("--max-steps", type=int, metavar="N", help="optimizer steps of one full trial")
     _run_options(search)
     search.set_defaults(run=_search, phases=("range_test", "search", "confirm"))
@@ -76,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     resume = commands.add_parser("resume", help="go on where a study stopped")
     resume.add_argument("study", metavar="STUDY_DIR")
     resume.add_argument("--num-trials", type=int, metavar="N", help="extend the search to N trials in all")
+    _budget_option(resume)
     _cluster_options(resume)
     resume.set_defaults(run=_resume)
 
@@ -117,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="validate a search space and show the plan; starts nothing")
     _space_options(check)
     check.add_argument("--address", metavar="ADDR", help="compare with a running Ray cluster: auto or HOST:PORT")
+    _budget_option(check)
     check.set_defaults(run=_check, num_trials=None, max_steps=None)
 
     init = commands.add_parser("init", help="write a workload, a search space and a test for it, to start from")
@@ -134,6 +137,14 @@ def _space_options(parser: argparse.ArgumentParser) -> None:
         help=f"a YAML file, or the name of one in search_spaces/ (default: {DEFAULT_SPACE})",
     )
     parser.add_argument("--set", action="append", default=[], metavar="KEY.PATH=VALUE", help="any field of the YAML")
+
+
+def _budget_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--budget",
+        metavar="B",
+        help="in place of a number of trials: 12x (full trainings), 30m or 2h",
+    )
 
 
 def _run_options(parser: argparse.ArgumentParser, out: str | None = "studies") -> None:
@@ -253,6 +264,8 @@ def _resume(options: argparse.Namespace) -> int:
         if options.num_trials < had:
             raise InputError(f"--num-trials: must be at least the study's own {had} (got {options.num_trials})")
         record["config"]["num_trials"] = options.num_trials
+    if options.budget is not None:
+        record["config"]["budget"] = options.budget
     config, phases = parse_config(record["config"], source=str(directory.study_yaml)), record["phases"]
     from tune_lr import api
 
@@ -432,6 +445,11 @@ def _flags(options: argparse.Namespace) -> list[str]:
         "max_concurrent": "scaling.max_concurrent",
     }
     given = {key: getattr(options, name, None) for name, key in fields.items()}
+    if getattr(options, "budget", None) is not None:
+        # A bare number of seconds would be read as one.
+        given = {"budget": f"'{options.budget}'", **given}
+        if given["num_trials"] is None:
+            given["num_trials"] = "null"  # the YAML's own number might end the search before
     return [f"{key}={value}" for key, value in given.items() if value is not None]
 
 

@@ -5,6 +5,7 @@
 each other. Every error is one line: `FILE:LINE FIELD: what is wrong (got X); what is allowed`.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -27,6 +28,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from tune_lr.budget import ALLOWED, Budget, parse_budget
 from tune_lr.errors import suggestion
 from tune_lr.lr_schedules import SCHEDULES, check_parameters
 from tune_lr.plugins import batch_divisor, layout, option_mistakes, plugin_mistakes
@@ -44,6 +46,7 @@ from tune_lr.yaml_file import (
 )
 from tune_lr.yaml_file import find_space as find_space
 
+UNLIMITED = 10**6  # trials, where only a budget ends the search
 Count = Annotated[int, Field(ge=1, le=10**9)]
 # Of a staircase in the LR range test, where nothing else is said: five a decade over six decades.
 STAIRS = 30
@@ -109,10 +112,17 @@ class Pruner(_Model):
 
 
 class Confirm(_Model):
-    """The `top` best trials are trained again with `seeds` fresh seeds each; `top` 0 means no confirmation."""
+    """The best trials of the `top` best LR schedules are trained again with `seeds` fresh seeds each; those that cannot
+    be told apart then, where more seeds might do it, with `max_seeds` (None: no more). `top` 0 means no confirmation.
+    """
 
     top: int = Field(default=3, ge=0, le=10**9)
     seeds: Count = 3
+    max_seeds: Count | None = None
+
+    @property
+    def most_seeds(self) -> int:
+        return self.max_seeds or self.seeds
 
 
 def _argument(value: Any) -> Any:
@@ -449,7 +459,9 @@ class Config(_Model):
     metric: Metric = Metric()
     max_steps: Count = Field(examples=[310])  # optimizer steps of one full trial
     report_every: Count = Field(examples=[31])  # steps between validations
-    num_trials: int = Field(ge=0, le=10**9, examples=[48])  # of the search phase; 0 where all is fixed
+    # Of the search phase; 0 where all is fixed. Where there is a budget, the most trials that it may buy.
+    num_trials: int = Field(ge=0, le=10**9, examples=[48])
+    budget: str | None = None  # "12x", "30m": of ramps, search and confirmation together
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
     range_test: RangeTest = RangeTest()
     sampler: Sampler = Sampler()
@@ -463,6 +475,26 @@ class Config(_Model):
     scaling: Scaling = Scaling()
     checkpoints: Checkpoints = Checkpoints()
     wandb: Wandb = Wandb()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_many_as_the_budget_buys(cls, data: Any) -> Any:
+        unsaid = isinstance(data, dict) and data.get("budget") is not None and data.get("num_trials") is None
+        return {**data, "num_trials": UNLIMITED} if unsaid else data
+
+    @field_validator("budget")
+    @classmethod
+    def _is_a_budget(cls, budget: str | None) -> str | None:
+        if budget is not None:
+            try:
+                parse_budget(budget)
+            except ValueError:
+                raise FieldError(f"is no budget (got {shown(budget)}); write {ALLOWED}") from None
+        return budget
+
+    @property
+    def spending(self) -> Budget | None:
+        return parse_budget(self.budget) if self.budget else None
 
     @field_validator("workload")
     @classmethod
@@ -635,6 +667,15 @@ def _contradictions(config: Config) -> Iterator[Issue]:
         yield Issue(("parameters",), f"is missing; write, for example, {example}")
     if not config.num_trials and not config.fixed:
         yield Issue(("num_trials",), "must be at least 1 where no configuration is fixed (got 0)")
+    ramps = ramp.replicates * ramp.steps if config.num_trials and lr.needs_range_test else 0
+    least = ramps + (len(config.fixed) + bool(config.num_trials)) * steps
+    if config.spending and (config.spending.steps(steps) or least) < least:
+        what = f"buys no trial (got {config.budget}): ramps take up to {ramps:,} steps, a training {steps:,}"
+        yield Issue(("budget",), f"{what}; allowed: from {math.ceil(10 * least / steps) / 10:g}x up")
+    confirm = config.confirm
+    if confirm.most_seeds < confirm.seeds:
+        what = f"must be at least seeds (got {confirm.max_seeds}, seeds is {confirm.seeds})"
+        yield Issue(("confirm", "max_seeds"), what)
     if not ramp.low < ramp.high:
         yield Issue(("range_test", "low"), f"must be less than high (got {ramp.low}, high is {ramp.high})")
     if ramp.stairs is not None and ramp.mode != "staircase":

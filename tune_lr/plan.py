@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tune_lr.budget import Budget, confirmation_within
 from tune_lr.config import Config
 from tune_lr.errors import InputError, ResourceError
 from tune_lr.trial import Task
@@ -16,13 +17,16 @@ class Plan:
 
     ramps: int
     ramp_steps: int
-    trials: int  # of the search, fixed configurations included
+    trials: int  # of the search, fixed configurations included; with a budget of trainings at least
     confirmations: int
     max_steps: int
+    budget: Budget | None = None
 
     @property
     def steps(self) -> int:
-        return self.ramps * self.ramp_steps + (self.trials + self.confirmations) * self.max_steps
+        """At most."""
+        steps = self.ramps * self.ramp_steps + (self.trials + self.confirmations) * self.max_steps
+        return (self.budget and self.budget.steps(self.max_steps)) or steps
 
 
 def needs_range_test(config: Config, phases: Sequence[str] = PHASES) -> bool:
@@ -31,15 +35,29 @@ def needs_range_test(config: Config, phases: Sequence[str] = PHASES) -> bool:
 
 
 def plan(config: Config, phases: Sequence[str] = PHASES) -> Plan:
-    ramps = needs_range_test(config, phases)
-    searching = "search" in phases
-    return Plan(
-        ramps=config.range_test.replicates if ramps else 0,
-        ramp_steps=config.range_test.steps,
-        trials=config.num_trials + len(config.fixed) if searching else 0,
-        confirmations=config.confirm.top * config.confirm.seeds if searching else 0,
-        max_steps=config.max_steps,
-    )
+    ramps = config.range_test.replicates if needs_range_test(config, phases) else 0
+    ramp_steps, full = config.range_test.steps, config.max_steps
+    trials = config.num_trials + len(config.fixed)
+    confirmations = config.confirm.top * config.confirm.most_seeds
+    budget = config.spending if "search" in phases else None
+    if budget and budget.trainings is not None:
+        top, seeds = planned_confirmation(config, ramps * ramp_steps)
+        confirmations = top * seeds
+        trials = min(trials, (int(budget.trainings * full) - ramps * ramp_steps) // full - confirmations)
+    if "search" not in phases:
+        trials, confirmations = 0, 0
+    return Plan(ramps, ramp_steps, trials, confirmations, full, budget)
+
+
+def planned_confirmation(config: Config, ramp_steps: int) -> tuple[int, int]:
+    """Finalists and seeds of a confirmation that takes at most half of what the ramps and the fixed configurations
+    leave of a budget of trainings."""
+    full, confirm = config.max_steps, config.confirm
+    steps = config.spending.steps(full) if config.spending else None
+    if steps is None:
+        return confirm.top, confirm.seeds
+    left = max(0, steps - ramp_steps - len(config.fixed) * full)
+    return confirmation_within(left // (2 * full), confirm.top, confirm.seeds)
 
 
 @dataclass(frozen=True)

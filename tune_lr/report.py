@@ -96,6 +96,7 @@ class _Study:
     study: Mapping[str, Any]
     config: Mapping[str, Any]
     bounds: Mapping[str, Any] | None
+    widened: Mapping[str, Any] | None
     best: Mapping[str, Any] | None
     ramps: Sequence[Columns]
     rows: Sequence[TrialRow]
@@ -193,6 +194,7 @@ def _read(study: StudyDir) -> _Study:
         study=described,
         config=config,
         bounds=study.read_json(study.bounds_json) if study.bounds_json.exists() else None,
+        widened=study.read_json(study.widened_json) if study.widened_json.exists() else None,
         best=study.read_yaml(study.best_yaml) if study.best_yaml.exists() else None,
         ramps=[ramp for ramp in ramps if ramp],
         rows=rows,
@@ -273,18 +275,20 @@ def _navigation(found: _Study) -> str:
 
 def _how_sure(best: Mapping[str, Any]) -> str:
     """A warning where the winner is no more than the first of several."""
-    runner_up = best.get("runner_up") or {}
-    if runner_up.get("distinguishable", True):
+    tied = [one for one in (best.get("finalists") or ())[1:] if not one.get("distinguishable", True)]
+    if not tied:
         return ""
-    interval = runner_up.get("difference_interval")
+    names = ", ".join(f"{escape(str(one.get('lr_schedule')))} at lr {_number(one.get('lr'))}" for one in tied)
+    interval = tied[0].get("difference_interval")
     why = (
-        f"the 95 % interval of their difference, {_brackets(interval).strip()}, contains zero"
+        f"the interval of {'their difference' if len(tied) == 1 else 'the differences'}, "
+        f"{_brackets(interval).strip()}{'' if len(tied) == 1 else ' for the first'}, contains zero"
         if interval
         else "there is one seed of each, and so no interval"
     )
     return (
-        f'<div class="note-box"><p><strong>Winner and runner-up cannot be told apart:</strong> {why}. '
-        "Either will do; more seeds in <code>confirm</code> might tell them apart.</p></div>"
+        f'<div class="note-box"><p><strong>The winner and {names} cannot be told apart:</strong> {why}. '
+        "Any of them will do; more seeds (<code>confirm.max_seeds</code>) might tell them apart.</p></div>"
     )
 
 
@@ -341,6 +345,10 @@ def _finalists(best: Mapping[str, Any], metric: str, goal: str) -> str:
     for one in finalists:
         name = str(one.get("lr_schedule"))
         color = plots.schedule_color(name)
+        difference = "–"
+        if one.get("difference") is not None:
+            alike = "" if one.get("distinguishable", True) else '<br><span class="soft">cannot be told apart</span>'
+            difference = f"{_figure(-one['difference'], 2)}{_brackets(_negated(one.get('difference_interval')))}{alike}"
         strip = [f'<s style="left:{at(value)};background:{color}"></s>' for value in one.get("values") or []]
         if one.get("interval"):
             left, right = one["interval"]
@@ -351,15 +359,16 @@ def _finalists(best: Mapping[str, Any], metric: str, goal: str) -> str:
         lines.append(
             f"<tr><td>{_swatch(plots.schedule_style(name))}{escape(name)}</td><td class=n>{_number(one.get('lr'))}</td>"
             f"<td class=wrap>{_parameters(one.get('parameters') or {})}</td><td class=n>{_figure(one.get('mean'))}</td>"
-            f"<td class=n>{_brackets(one.get('interval'))}</td>"
+            f"<td class=n>{_brackets(one.get('interval'))}</td><td class=n>{difference}</td>"
             f'<td><div class="interval">{"".join(strip)}</div></td></tr>'
         )
     direction = "lower is better" if goal == "minimize" else "higher is better"
     return (
         '<h3>Finalists</h3><div class="scroll"><table><thead><tr><th>LR schedule</th><th class=n>lr</th>'
-        f"<th>parameters</th><th class=n>{escape(metric)}</th><th class=n>95 % interval</th><th>over seeds</th></tr>"
-        f"</thead><tbody>{''.join(lines)}</tbody></table></div>"
-        f'<p class="soft">Dot: mean. Line: 95 % interval. Ticks: single seeds. {direction.capitalize()}.</p>'
+        f"<th>parameters</th><th class=n>{escape(metric)}</th><th class=n>95 % interval</th>"
+        f"<th class=n>less the winner</th><th>over seeds</th></tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+        f'<p class="soft">Dot: mean. Line: 95 % interval. Ticks: single seeds. {direction.capitalize()}. '
+        "Less the winner: paired by seed, with an interval that is wide enough to hold for all finalists at once.</p>"
     )
 
 
@@ -378,6 +387,12 @@ def _how_found(found: _Study) -> str:
         else:
             text = f"The LR range test found no bounds ({status}): {reason}"
             parts.append(f'<div class="note-box"><p>{escape(text)}</p></div>')
+    if found.widened:
+        low, high, lr = (_number(found.widened.get(name)) for name in ("low", "high", "lr"))
+        text = (
+            f"After {found.widened.get('after')} trials the best one, at lr {lr}, lay at the edge of these bounds: the "
+        )
+        parts.append(f'<div class="note-box"><p>{text}search went on from {low} to {high}.</p></div>')
     if found.ramps:
         parts.append(
             _chart("range_test", "LR range test: loss over the ramped LR", height=390,
@@ -432,12 +447,14 @@ def _ledger(found: _Study) -> str:
     names = ("steps", "trials", *STATES, "steps saved by pruning", "by ending what diverged")
     heads = "".join(f"<th class=n>{head}</th>" for head in names)
     spent, spared = sum(steps.values()), saved.total()
+    budget = found.config.get("budget")
     sentence = (
         f"Every trial to its end would have taken {spent + spared:,} steps; {spared:,} of them, "
         f"{100 * spared / (spent + spared):.0f} %, were not taken."
         if spared
         else "Every trial was trained to its end."
     )
+    sentence = f"Budget: {escape(str(budget))}. {sentence}" if budget else sentence
     return (
         f'<h3>Ledger</h3><div class="scroll"><table class="narrow"><thead><tr><th>phase</th>{heads}</tr></thead>'
         f'<tbody>{body}</tbody><tfoot>{line("all", PHASES)}</tfoot></table></div><p class="soft">{sentence}</p>'
@@ -494,20 +511,26 @@ def _by_schedule(found: _Study) -> str:
     names = plots.in_order({row.lr_schedule for row in found.searched})
     best = {row.lr_schedule: row for row in reversed(found.leaders("search"))}
     place = {row.lr_schedule: i for i, row in reversed(list(enumerate(found.leaders("search"))))}
+    confirmed = {
+        one.get("trial"): one for one in (found.best or {}).get("finalists") or () if one.get("confirm_trials")
+    }
     lines = []
     for name in sorted(names, key=lambda name: place.get(name, math.inf)):
         own = [row for row in found.searched if row.lr_schedule == name]
         figures = [_figure(final(best[name], found.metric)), _number(best[name].lr)] if name in best else ["–", "–"]
+        one = confirmed.get(best[name].number, {}) if name in best else {}
+        figures.append(f"{_figure(one.get('mean'))}{_brackets(one.get('interval'))}")
         states = [sum(row.state == state for row in own) for state in STATES]
         cells = [*figures, len(own), *states, f"{sum(row.steps for row in own):,}"]
         swatch = _swatch(plots.schedule_style(name))
         lines.append(f"<tr><td>{swatch}{escape(name)}</td>{''.join(f'<td class=n>{cell}</td>' for cell in cells)}</tr>")
-    heads = (f"best {found.metric}", "at lr", "trials", *STATES, "steps")
+    heads = (f"best {found.metric}", "at lr", "confirmed", "trials", *STATES, "steps")
     return (
         '<h3>By LR schedule</h3><div class="scroll"><table class="narrow"><thead><tr><th>LR schedule</th>'
         f"{''.join(f'<th class=n>{escape(head)}</th>' for head in heads)}</tr></thead>"
         f"<tbody>{''.join(lines)}</tbody></table></div>"
-        '<p class="soft">One seed each, as searched; the confirmed figures stand above.</p>'
+        '<p class="soft">Each LR schedule at the LR that was best for it. Best: one seed, the luckiest of the trials; '
+        "confirmed: the mean and its 95 % interval over fresh seeds.</p>"
     )
 
 
@@ -808,6 +831,10 @@ def _figure(value: Any, digits: int = 4) -> str:
 
 def _brackets(interval: Sequence[float] | None) -> str:
     return f" [{_figure(interval[0], 3)}, {_figure(interval[1], 3)}]" if interval else ""
+
+
+def _negated(interval: Sequence[float] | None) -> list[float] | None:
+    return [-interval[1], -interval[0]] if interval else None
 
 
 def _interval_text(interval: Sequence[float] | None, seeds: int) -> str:

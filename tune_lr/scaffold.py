@@ -105,7 +105,7 @@ range_test: {low: 1e-5, high: 10, steps: 200, replicates: 3}
 sampler: {name: tpe}
 pruner: {name: asha, min_steps: 20, reduction_factor: 3}
 
-# Then the confirmation: the 2 best trials again, with 3 fresh seeds each.
+# Then the confirmation: the best trials of the 2 best LR schedules again, with 3 fresh seeds each.
 confirm: {top: 2, seeds: 3}
 
 optimizer: {name: sgd, momentum: 0.9}  # any further key is an argument of the optimizer

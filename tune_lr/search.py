@@ -111,6 +111,8 @@ def finish(study: Study) -> Outcome:
 
     directory, rows = study.directory, study.rows()
     directory.write_rows(rows)
+    if study.widened:
+        directory.write_json(directory.widened_json, study.widened)
     best, no_answer = None, ""
     try:
         best = best_of(study)

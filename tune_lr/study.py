@@ -10,47 +10,58 @@ on. Each phase is an Optuna study of its own in one journal, so that ramps and l
 What is told here is on disk before the call returns: curves first, then the journal.
 """
 
+import heapq
 import json
 import math
 import os
 import time
 import warnings
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import optuna
+from optuna.distributions import FloatDistribution
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from tune_lr.budget import confirmation_within
 from tune_lr.config import Config
 from tune_lr.errors import InputError, NoAnswerError, ResourceError, TuneLRError, one_line
 from tune_lr.lr_range_test import LRBounds, Ramp, find_lr_bounds
-from tune_lr.plan import PHASES, needs_range_test
-from tune_lr.search_space import draw
+from tune_lr.plan import PHASES, needs_range_test, planned_confirmation
+from tune_lr.search_space import draw, lr_interval
 from tune_lr.study_dir import CURVE_COLUMNS, RANGE_CURVE_COLUMNS, Checkpoint, StudyDir, TrialRow
 from tune_lr.trial import Report, TrialSpec
-from tune_lr.verdict import Verdict, judge, rank_search
+from tune_lr.verdict import Verdict, choose_finalists, judge, rank_search
 
 # The Optuna studies in the journal. Fixed configurations belong to the phase `search`, and to an Optuna study of their
-# own: they may lie outside the space.
-LEDGERS = ("range_test", "fixed", "search", "confirm")
+# own: they may lie outside the space. A sampler does not follow a range that moves: where it is widened, the search
+# goes on in a ledger of its own, with copies of the trials before.
+LEDGERS = ("range_test", "fixed", "search", "widened", "confirm")
+SEARCHES = ("search", "widened")  # those that propose and prune; the second one begins where the LR's range was widened
 # What a diverged trial is told as: finite, and worse than any figure that a metric takes.
 PENALTY = 1e30
 # All search trials share the study's seed. Ramps and confirmations are fresh, and never meet each other's.
 RAMP_SEEDS, CONFIRM_SEEDS = 1, 1001
+# Half-way the best LR is looked at: nearer to a bound than this share of the range, in decades, it has the range go on
+# beyond that bound by this factor.
+EDGE, WIDENED_BY = 0.1, 10**0.5
+# What the sampler looks at: so many of the best trials, and of the latest.
+BEST, LATEST = 25, 475
 TEST = -1  # the number of the pass over the test data, which is no trial
 
 
 class Observer(Protocol):
     """Is told what happens, after it is on disk. Must neither raise nor take long."""
 
+    # trials 0: as many as the budget buys
     def phase_started(self, phase: str, trials: int) -> None: ...
     def trial_started(self, trial: TrialSpec) -> None: ...
     def trial_reported(self, trial: TrialSpec, report: Report) -> None: ...
@@ -68,6 +79,7 @@ class _Open:
 
     spec: TrialSpec
     trial: Trial
+    ledger: str
     started: float | None = None  # its training; while its workers start, nothing has
     seconds: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -98,6 +110,7 @@ class Study:
         phases: Sequence[str] = PHASES,
         strict: bool = False,
         resume: bool = True,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.config, self.directory = config, directory
         self.over, self.stopped = False, False
@@ -106,7 +119,9 @@ class Study:
         self.facts: dict[str, Any] = {}
         self._observers, self._phases, self._strict = tuple(observers), tuple(phases), strict
         self._storage = _open_journal(directory)
-        self._optuna = {ledger: _open_ledger(ledger, config, self._storage) for ledger in LEDGERS}
+        known = [ledger for ledger in LEDGERS if ledger != "widened"]
+        self._optuna = {ledger: _open_ledger(ledger, config, self._storage) for ledger in known}
+        self._widening: dict[str, Any] | None = self._optuna["search"].user_attrs.get("widening")  # when it was looked
         self._open: dict[int, _Open] = {}
         self._again: deque[TrialSpec] = deque()
         self._specs: dict[int, TrialSpec] = {}
@@ -115,9 +130,18 @@ class Study:
         self._slots: dict[str, int] = {}
         self._to_stop: dict[int, str] = {}
         self._test: TrialSpec | None = None
+        self._finalists: list[int] | None = None  # so far
         self._announced = ("", 0)
         self._first = math.inf  # when the first trial started
+        self._steps: Counter[str] = Counter()  # by phase, of the trials that have ended
+        self._seconds: dict[str, float] = dict.fromkeys(PHASES, 0.0)
+        self._most_slots = 1
+        self._clock, self._began = clock, clock()
+        self._before, self._ramps_until = 0.0, 0.0  # seconds: see elapsed
+        self._closed: dict[str, Any] = self._optuna["search"].user_attrs.get("closed", {})
         try:
+            if self.widened:
+                self._optuna["widened"] = _open_ledger("widened", config, self._storage)
             self._load()
             lost = directory.numbers() - self._numbers()
             if lost:
@@ -125,6 +149,7 @@ class Study:
                 raise ResourceError(f"{directory.journal}: {what} Put the whole file back")
             if resume:
                 self._take_up()
+            self._before = max((outcome.get("clock", 0.0) for outcome in self._outcomes.values()), default=0.0)
         except (KeyError, TypeError, ValueError, AttributeError) as error:  # what was read is no study's
             raise _no_journal(directory.journal, error) from None
 
@@ -146,7 +171,7 @@ class Study:
         if spec is None or spec.phase == "test":
             return spec
         entry = self._open[spec.number]
-        entry = _Open(spec, entry.trial, reported=entry.reported, decided=entry.decided)
+        entry = _Open(spec, entry.trial, entry.ledger, reported=entry.reported, decided=entry.decided)
         self._open[spec.number] = entry
         known = self._known(spec) if again else []
         if not known:
@@ -180,11 +205,15 @@ class Study:
 
     def _next(self) -> TrialSpec | None:
         for phase in self._phases:
-            for ledger in ("fixed", "search") if phase == "search" else (phase,):
+            if phase == "search":
+                self._look_at_the_edges()
+            for ledger in ("fixed", *SEARCHES) if phase == "search" else (phase,):
                 if self._remaining(ledger):
                     return self._specify(ledger, self._optuna[ledger].ask())
             if any(entry.spec.phase == phase for entry in self._open.values()):
                 return None
+            if phase == "search" and self.config.budget and not self._is_closed():
+                self._close_search()
             if phase == "range_test" and not self._conclude_range_test():
                 return self._next()
         return self._next_test()
@@ -197,8 +226,11 @@ class Study:
             return self.config.range_test.replicates * len(self._ramps()) - self._asked[ledger] if self._ramps() else 0
         if ledger == "fixed":
             return max(0, len(self.config.fixed) - self._asked[ledger])
-        if ledger == "search":
-            return max(0, self.config.num_trials - self._asked[ledger])
+        if ledger in SEARCHES:
+            going_on = "widened" if "widened" in self._optuna else "search"
+            asked = sum(self._asked[ledger] for ledger in SEARCHES)
+            more = ledger == going_on and not self._is_closed() and (not asked or self._affords_a_trial())
+            return max(0, self.config.num_trials - asked) if more else 0
         return len(self._missing_confirmations())
 
     def _specify(self, ledger: str, trial: Trial) -> TrialSpec:
@@ -214,16 +246,18 @@ class Study:
             spec = _fixed_spec(number, self.config, index)
             if self.config.fixed[index].keep_model:
                 spec = replace(spec, checkpoint=str(self.directory.checkpoint(number)))
-        elif ledger == "search":
+        elif ledger in SEARCHES:
             drawn = draw(trial, self.config.parameters, self._search_bounds())
-            spec = TrialSpec(number, ledger, seed, max_steps, **vars(drawn))
+            spec = TrialSpec(number, "search", seed, max_steps, **vars(drawn))
         else:
-            spec = replace(
-                self._missing_confirmations()[0], number=number, checkpoint=str(self.directory.checkpoint(number))
-            )
+            first = self._missing_confirmations()[0]
+            spec = replace(first, number=number, checkpoint=str(self.directory.checkpoint(number)))
+            later = self.config.seed + CONFIRM_SEEDS + self._confirmation()[1]
+            if spec.seed >= later > max(one.seed for one in self._specs.values() if one.phase == "confirm"):
+                self._tell("notice", f"confirm: {self.verdict().sentence} More seeds may do it.")
         trial.set_user_attr("spec", spec.to_dict())
         self._specs[number] = spec
-        self._open[number] = _Open(spec, trial)
+        self._open[number] = _Open(spec, trial, ledger)
         return spec
 
     # --- what comes back ------------------------------------------------------------------------------------
@@ -258,7 +292,7 @@ class Study:
             # A ramp is there to diverge.
             state = "complete" if spec.ramp else "diverged"
             return self._end(entry, report, state, f"diverged at step {report.step}")
-        if _ledger(spec) == "search" and self._should_prune(entry, report):
+        if entry.ledger in SEARCHES and self._should_prune(entry, report):
             return self._end(entry, report, "pruned", f"not among the best at step {report.step}")
         if report.over:
             return self._end(entry, report, "complete", "")
@@ -299,7 +333,7 @@ class Study:
         return entry.trial.should_prune()
 
     def _end(self, entry: _Open, report: Report, state: str, reason: str) -> bool:
-        spec, study = entry.spec, self._optuna[_ledger(entry.spec)]
+        spec, study = entry.spec, self._optuna[entry.ledger]
         value = None  # what Optuna is told
         if state == "diverged":
             value = -PENALTY if self.config.metric.goal == "maximize" else PENALTY
@@ -313,12 +347,17 @@ class Study:
             "duration_s": round(entry.seconds, 3),
             "started": round(entry.started or time.time(), 3),
             "slot": self._slots.setdefault(report.slot, len(self._slots)),
+            "clock": round(self.elapsed(), 3),
             "reason": reason,
         }
         entry.trial.set_user_attr("outcome", outcome)
         _tell_optuna(study, entry.trial, outcome)
+        if entry.ledger == "search" and "widened" in self._optuna:
+            self._copy_widened()
         del self._open[spec.number]
         self._keep(spec, outcome)
+        if spec.phase == "search":
+            self._finalists = None
         self.directory.remove_checkpoints(spec.number)
         self._tell("trial_ended", spec, self.row(spec.number))
         return False
@@ -379,30 +418,100 @@ class Study:
         return True
 
     def _search_bounds(self) -> tuple[float, float]:
+        if self.widened:
+            return self.widened["low"], self.widened["high"]
         if self.bounds is not None and self.bounds.low is not None and self.bounds.high is not None:
             return self.bounds.low, self.bounds.high
         return self.config.range_test.low, self.config.range_test.high
+
+    # --- the range of the LR ----------------------------------------------------------------------------------
+
+    @property
+    def widened(self) -> dict[str, Any] | None:
+        """{"low", "high": the wider range, "from": the narrower one, "after": so many trials, "trial", "lr": the best
+        one then}; None where the range of the LR has not been widened."""
+        return self._widening if self._widening and "low" in self._widening else None
+
+    def _look_at_the_edges(self) -> None:
+        """Half-way through the search, once: where the best LR lies near a bound that the range test has set, the range
+        goes on beyond it."""
+        if self._widening is not None or self._share_of_search() < 0.5:
+            return
+        found, how, metric = self.bounds, self.config.parameters.lr, self.config.metric
+        searched = [row for row in self.rows() if row.phase == "search" and not row.label]
+        best = next(iter(rank_search(searched, metric.name, metric.goal)), None)
+        widening: dict[str, Any] = {"after": len(searched)}
+        if best is not None and found is not None and found.low is not None and found.high is not None:
+            low, high = lr_interval(how, (found.low, found.high))
+            place = math.log(best.lr / low) / math.log(high / low)
+            if how.min == "range_test" and place < EDGE:
+                widening |= {"low": low / WIDENED_BY, "high": high}
+            elif how.max == "range_test" and place > 1 - EDGE:
+                widening |= {"low": low, "high": high * WIDENED_BY}
+            if "low" in widening:
+                widening |= {"from": [low, high], "trial": best.number, "lr": best.lr}
+        self._optuna["search"].set_user_attr("widening", widening)
+        self._widening = widening
+        if self.widened:
+            self.directory.write_json(self.directory.widened_json, self.widened)
+            self._optuna["widened"] = _open_ledger("widened", self.config, self._storage)
+            self._copy_widened()
+            self._tell("notice", widened_text(self.widened))
+
+    def _copy_widened(self) -> None:
+        """Copies the trials that have ended in the narrower range, each once, as if drawn from the wider one."""
+        assert self.widened is not None
+        study = self._optuna["widened"]
+        there = {frozen.user_attrs.get("copy_of") for frozen in study.get_trials(deepcopy=False)}
+        drawn_from = FloatDistribution(self.widened["low"], self.widened["high"], log=True)
+        for frozen in self._optuna["search"].get_trials(deepcopy=False):
+            if frozen.state in (TrialState.COMPLETE, TrialState.PRUNED) and frozen.number not in there:
+                copy = create_trial(
+                    state=frozen.state,
+                    value=frozen.value,
+                    params=frozen.params,
+                    distributions={**frozen.distributions, "lr": drawn_from},
+                    intermediate_values=frozen.intermediate_values,
+                    user_attrs={"copy_of": frozen.number},
+                )
+                study.add_trial(copy)
+        if not self._asked["widened"]:  # with the seed of an empty study it would begin as the search has begun
+            study.sampler = _sampler(self.config, len(study.trials))
 
     # --- confirmation and test ------------------------------------------------------------------------------
 
     def _missing_confirmations(self) -> list[TrialSpec]:
         """Of the finalists and seeds that are wanted, those that were not asked for yet. Seed by seed: a study that
-        is cut short has compared all finalists on the seeds it had."""
-        confirm, metric = self.config.confirm, self.config.metric
-        if not confirm.top:
+        is cut short has compared all finalists on the seeds it had. When all have the first seeds, those between whom
+        more would decide get more."""
+        (top, seeds), most, metric = self._confirmation(), self.config.confirm.most_seeds, self.config.metric
+        if not top:
             return []
-        finalists = rank_search(self.rows(), metric.name, metric.goal)[: confirm.top]
+        if self._finalists is None:
+            chosen = choose_finalists(self.rows(), metric.name, metric.goal, top)
+            self._finalists = [row.number for row in chosen]
+        missing = self._not_asked(self._finalists, range(seeds))
+        later = self.config.seed + CONFIRM_SEEDS + seeds
+        waiting = any(entry.spec.phase == "confirm" and entry.spec.seed < later for entry in self._open.values())
+        if missing or waiting or most <= seeds or not self._finalists:
+            return missing
+        more = self._not_asked(self.verdict().contenders, range(seeds, most))
+        return more if self._affords(len(more)) else []
+
+    def _not_asked(self, finalists: Sequence[int], seeds: Sequence[int]) -> list[TrialSpec]:
+        """Confirmations of search trials, by their numbers."""
         wanted = [
-            replace(self._specs[row.number], phase="confirm", label="", seed=self.config.seed + CONFIRM_SEEDS + index)
-            for index in range(confirm.seeds)
-            for row in finalists
+            replace(self._specs[number], phase="confirm", label="", seed=self.config.seed + CONFIRM_SEEDS + index)
+            for index in seeds
+            for number in finalists
         ]
         asked = {_trained(spec) for spec in self._specs.values() if spec.phase == "confirm"}
         return [spec for spec in wanted if _trained(spec) not in asked]
 
     def verdict(self) -> Verdict:
         """Raises NoAnswerError where no trial of the search was completed."""
-        return judge(self.rows(), self.config.metric.name, self.config.metric.goal)
+        metric, confirm = self.config.metric, self.config.confirm
+        return judge(self.rows(), metric.name, metric.goal, self._confirmation()[1], confirm.most_seeds)
 
     @property
     def test_result(self) -> dict[str, Any] | None:
@@ -438,6 +547,74 @@ class Study:
         self.over = True
         return False
 
+    # --- the budget -----------------------------------------------------------------------------------------
+
+    def elapsed(self) -> float:
+        """Seconds that all drivers of this study have run; of one that was killed, up to the last end of a trial."""
+        return self._before + self._clock() - self._began
+
+    def _affords_a_trial(self) -> bool:
+        """Whether the budget holds one more search trial, and the confirmation after it."""
+        top, seeds = self._confirmation()
+        return self._affords(1, top * seeds)
+
+    def _affords(self, *trials: int) -> bool:
+        """Whether the budget holds so many more full trainings, one group after another, beside what runs now."""
+        budget, full = self.config.spending, self.config.max_steps
+        if budget is None:
+            return True
+        if budget.seconds is not None:
+            rounds = sum(math.ceil(number / self._most_slots) for number in trials)
+            return self.elapsed() + rounds * self._full_training_s() <= budget.seconds
+        running = sum(entry.spec.max_steps for entry in self._open.values())
+        return self._steps.total() + running + sum(trials) * full <= (budget.steps(full) or 0)
+
+    def _full_training_s(self) -> float:
+        """As trainings have gone so far; before them, as ramps have."""
+        of = [phase for phase in ("search", "confirm") if self._steps[phase]] or ["range_test"]
+        steps = sum(self._steps[phase] for phase in of)
+        return self.config.max_steps * sum(self._seconds[phase] for phase in of) / steps if steps else 0.0
+
+    def _confirmation(self) -> tuple[int, int]:
+        """Finalists and first seeds of the confirmation. Within a budget it takes at most half of what the range test
+        has left."""
+        confirm, budget = self.config.confirm, self.config.spending
+        if budget is None:
+            return confirm.top, confirm.seeds
+        if self._is_closed():
+            top, seeds = self._closed["confirm"]
+            return top, seeds
+        if budget.seconds is None:
+            return planned_confirmation(self.config, self._steps["range_test"])
+        full_s = self._full_training_s()
+        if not full_s:
+            return confirm.top, confirm.seeds
+        rounds = int((budget.seconds - self._ramps_until) / 2 / full_s)
+        return confirmation_within(max(0, rounds) * self._most_slots, confirm.top, confirm.seeds)
+
+    def _share_of_search(self) -> float:
+        """How much of the search is over, from 0 to 1."""
+        asked = sum(self._asked[ledger] for ledger in SEARCHES)
+        ended = asked - sum(entry.ledger in SEARCHES for entry in self._open.values())
+        budget, (top, seeds), full = self.config.spending, self._confirmation(), self.config.max_steps
+        shares = [ended / max(1, self.config.num_trials)]
+        if budget is not None and budget.seconds is not None:
+            until = budget.seconds - math.ceil(top * seeds / self._most_slots) * self._full_training_s()
+            shares.append((self.elapsed() - self._ramps_until) / max(1e-9, until - self._ramps_until))
+        elif budget is not None:
+            room = (budget.steps(full) or 0) - self._steps["range_test"] - top * seeds * full
+            shares.append(self._steps["search"] / max(1, room))
+        return min(1.0, max(shares)) if ended else 0.0
+
+    def _is_closed(self) -> bool:
+        """Whether the budget has ended the search. With another one it goes on."""
+        return bool(self._closed) and self._closed["budget"] == self.config.budget
+
+    def _close_search(self) -> None:
+        """Writes down that it has ended, so that what a resumed study finds left is not spent on it again."""
+        self._closed = {"budget": self.config.budget, "confirm": list(self._confirmation())}
+        self._optuna["search"].set_user_attr("closed", self._closed)
+
     # --- what there is --------------------------------------------------------------------------------------
 
     def rows(self) -> list[TrialRow]:
@@ -468,9 +645,14 @@ class Study:
         return [self._open[number].spec for number in sorted(self._open)]
 
     def total(self, phase: str) -> int:
-        """How many trials a phase has, those to come included. Of the confirmation it is known after the search."""
-        ledgers = ("fixed", "search") if phase == "search" else (phase,)
-        return sum(self._asked[ledger] + self._remaining(ledger) for ledger in ledgers)
+        """How many trials a phase has, those to come included. Of the confirmation it is known after the search; of a
+        search that a budget ends, as many as would come if it went on as before."""
+        ledgers = ("fixed", *SEARCHES) if phase == "search" else (phase,)
+        asked = sum(self._asked[ledger] for ledger in ledgers)
+        to_come = sum(self._remaining(ledger) for ledger in ledgers)
+        if phase == "search" and self.config.budget and to_come:
+            return max(asked + 1, round(asked / max(0.01, self._share_of_search())))
+        return asked + to_come
 
     def steps_by_phase(self) -> dict[str, int]:
         """Optimizer steps that the trials of each phase took."""
@@ -478,6 +660,16 @@ class Study:
         for row in self.rows():
             steps[row.phase] += row.steps
         return steps
+
+    def steps_saved(self) -> dict[str, int]:
+        """Steps that trials were spared, by what ended them: "pruned" or "diverged"."""
+        saved = {"pruned": 0, "diverged": 0}
+        for number, outcome in self._outcomes.items():
+            spec = self._specs[number]
+            ended = "diverged" if spec.ramp and outcome["state"] == "complete" else outcome["state"]
+            if ended in saved:
+                saved[ended] += spec.max_steps - outcome["steps"]
+        return saved
 
     # --- the files ------------------------------------------------------------------------------------------
 
@@ -508,7 +700,7 @@ class Study:
         self.directory.append_curve(path, points)
 
     def _announce(self, phase: str) -> None:
-        trials = self.total(phase)
+        trials = 0 if phase == "search" and self.config.budget else self.total(phase)
         if self._announced != (phase, trials):
             self._announced = (phase, trials)
             self._tell("phase_started", phase, trials)
@@ -520,13 +712,18 @@ class Study:
     def _keep(self, spec: TrialSpec, outcome: dict[str, Any]) -> None:
         self._specs[spec.number], self._outcomes[spec.number] = spec, outcome
         self._first = min(self._first, outcome["started"])
+        self._steps[spec.phase] += outcome["steps"]
+        self._seconds[spec.phase] += outcome["duration_s"]
+        self._most_slots = max(self._most_slots, outcome["slot"] + 1)
+        if spec.phase == "range_test":
+            self._ramps_until = max(self._ramps_until, outcome.get("clock", 0.0))
 
     def _load(self) -> None:
         """Reads from the journal what has ended."""
         self.facts = dict(self._optuna["search"].user_attrs.get("facts", {}))
         for ledger, study in self._optuna.items():
             for frozen in study.get_trials(deepcopy=False):
-                if frozen.state.is_finished():
+                if frozen.state.is_finished() and "copy_of" not in frozen.user_attrs:
                     self._asked[ledger] += 1
                     self._keep(TrialSpec.from_dict(frozen.user_attrs["spec"]), frozen.user_attrs["outcome"])
 
@@ -564,10 +761,22 @@ class Study:
                 self._asked[ledger] += 1
                 self._specs[spec.number] = spec
                 # Its figure may have been written and the pruner not been asked any more.
-                self._open[spec.number] = _Open(spec, trial, reported=reported, decided=reported - 1)
+                self._open[spec.number] = _Open(spec, trial, ledger, reported=reported, decided=reported - 1)
                 self._again.append(spec)
+        if self.widened:
+            self._copy_widened()
         for number in self._outcomes:  # killed after a trial's end and before its checkpoints were gone
             self.directory.remove_checkpoints(number)
+
+
+def widened_text(widening: Mapping[str, Any]) -> str:
+    """What was done, for people."""
+    low, high = widening["from"]
+    return (
+        f"search: after {widening['after']} trials the best, #{widening['trial']}, lies at the edge of what the range "
+        f"test found (lr {widening['lr']:.3g} in {low:.3g} to {high:.3g}); the search goes on from "
+        f"{widening['low']:.3g} to {widening['high']:.3g}"
+    )
 
 
 def extended_ramp(ramp: Ramp, status: str) -> Ramp:
@@ -599,10 +808,6 @@ def _reports(curve: Mapping[str, Sequence[float]], checkpoint: Checkpoint) -> li
 def _tell_optuna(study: optuna.Study, trial: Trial | int, outcome: Mapping[str, Any]) -> None:
     states = {"failed": TrialState.FAIL, "pruned": TrialState.PRUNED}
     study.tell(trial, outcome["value"], state=states.get(outcome["state"]))
-
-
-def _ledger(spec: TrialSpec) -> str:
-    return "fixed" if spec.phase == "search" and spec.label else spec.phase
 
 
 def _fixed_spec(number: int, config: Config, index: int) -> TrialSpec:
@@ -652,17 +857,15 @@ def _no_journal(path: Path, error: Exception) -> ResourceError:
 
 
 def _open_ledger(ledger: str, config: Config, storage: JournalStorage) -> optuna.Study:
-    searching = ledger == "search"
+    searching = ledger in SEARCHES
     pruner = _pruner(config) if searching else NopPruner()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        if ledger in optuna.get_all_study_names(storage):
-            study = optuna.load_study(study_name=ledger, storage=storage, pruner=pruner)
-        else:
-            goal = "minimize" if ledger == "range_test" else config.metric.goal
-            study = optuna.create_study(study_name=ledger, storage=storage, direction=goal, pruner=pruner)
-        # The same seed again would propose the first trials again.
-        study.sampler = _sampler(config, len(study.trials)) if searching else RandomSampler(seed=0)
+    if ledger in optuna.get_all_study_names(storage):
+        study = optuna.load_study(study_name=ledger, storage=storage, pruner=pruner)
+    else:
+        goal = "minimize" if ledger == "range_test" else config.metric.goal
+        study = optuna.create_study(study_name=ledger, storage=storage, direction=goal, pruner=pruner)
+    # The same seed again would propose the first trials again.
+    study.sampler = _sampler(config, len(study.trials)) if searching else RandomSampler(seed=0)
     return study
 
 
@@ -671,7 +874,41 @@ def _sampler(config: Config, trials: int) -> BaseSampler:
     if config.sampler.name == "random":
         return RandomSampler(seed=seed)
     # Measured on conditional spaces: the steadiest of TPE's forms with one LR shared by all schedules.
-    return TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return BoundedTPE(multivariate=True, group=True, constant_liar=True, seed=seed)
+
+
+class BoundedTPE(TPESampler):
+    """TPE that looks at the best `BEST` and the latest `LATEST` trials alone, so that a proposal costs the same however
+    long the study is. TPE takes at most 25 trials for good ones, and weighs old ones less; up to `LATEST` trials it is
+    TPE itself."""
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
+        return super().infer_relative_search_space(_BoundedStudy(study), trial)
+
+    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]) -> dict[str, Any]:
+        return super().sample_relative(_BoundedStudy(study), trial, search_space)
+
+    def sample_independent(self, study: optuna.Study, trial: FrozenTrial, name: str, distribution: Any) -> Any:
+        return super().sample_independent(_BoundedStudy(study), trial, name, distribution)
+
+
+class _BoundedStudy(optuna.Study):
+    """A study as `BoundedTPE` sees it."""
+
+    def __init__(self, study: optuna.Study) -> None:
+        vars(self).update(vars(study))
+
+    def _get_trials(self, *arguments: Any, **options: Any) -> list[FrozenTrial]:
+        trials = super()._get_trials(*arguments, **options)
+        if len(trials) <= LATEST:
+            return trials
+        sign = -1.0 if self.direction == StudyDirection.MAXIMIZE else 1.0
+        older = [trial for trial in trials[:-LATEST] if trial.state == TrialState.COMPLETE]
+        best = heapq.nsmallest(BEST, older, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
+        running = [trial for trial in trials[:-LATEST] if trial.state == TrialState.RUNNING]
+        return [*sorted([*best, *running], key=lambda trial: trial.number), *trials[-LATEST:]]
 
 
 class ScheduleHalving(BasePruner):

@@ -6,6 +6,7 @@
     study.stop        asks that driver to stop, from any host
     driver.log        what Ray says while it runs; nothing else reads it
     bounds.json       the answer of the LR range test
+    widened.json      where the search went on beyond those bounds, if it did
     range_test/       curve-K.csv, one a replicate; range_test.png
     trials/0007/      params.json, curve.csv, checkpoint/
     resume/0007/      step-000310/: the last checkpoints of a trial that has not ended
@@ -120,6 +121,7 @@ class StudyDir:
         self.stop_file = self.root / "study.stop"
         self.driver_log = self.root / "driver.log"
         self.bounds_json = self.root / "bounds.json"
+        self.widened_json = self.root / "widened.json"
         self.range_test = self.root / "range_test"
         self.range_test_png = self.range_test / "range_test.png"
         self.trials = self.root / "trials"

@@ -3,8 +3,8 @@
 import math
 import threading
 import time
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -13,17 +13,18 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tune_lr.config import Config
+from tune_lr.config import UNLIMITED, Config
 from tune_lr.lr_range_test import LRBounds
 from tune_lr.lr_schedules import ScheduleSpec, curve, make_lr_schedule
 from tune_lr.optimizers import range_test_caveat
-from tune_lr.plan import Hardware, Node, Plan
+from tune_lr.plan import Hardware, Node, Plan, planned_confirmation
 from tune_lr.study_dir import TrialRow
 from tune_lr.trial import Report, Task, TrialSpec
 
 if TYPE_CHECKING:
     from tune_lr.search import Outcome
     from tune_lr.status import Status
+    from tune_lr.study import Study
 
 LEADERS, LEADERS_REPORTED = 5, 10
 TITLES = {"range_test": "LR range test", "search": "search", "confirm": "confirm"}
@@ -48,7 +49,7 @@ class Progress:
         self._running: dict[int, tuple[TrialSpec, int]] = {}
         self._started = time.monotonic()
         self._live: Live | None = None
-        self.steps_before = 0
+        self.spent_s, self.spent_steps = 0.0, 0  # by drivers before this one
 
     def __enter__(self) -> "Progress":
         if self._console.is_terminal:
@@ -78,7 +79,8 @@ class Progress:
             self._phase, self._total = phase, trials
             if not same:
                 self._ended, self._steps_of_ended = 0, []
-        self._console.print(f"[bold]{TITLES[phase]}[/]: {trials} {UNITS[phase]}")
+        how_many = f"{trials} {UNITS[phase]}" if trials else "as many trials as the budget buys"
+        self._console.print(f"[bold]{TITLES[phase]}[/]: {how_many}")
 
     def trial_started(self, trial: TrialSpec) -> None:
         with self._lock:
@@ -101,7 +103,7 @@ class Progress:
             self._steps_of_ended.append(row.steps)
             self._rows.append(row)
             leader = self._leaders(row.phase)[:1]
-            line = f"  {self._ended:>3}/{self._total} {self._describe(trial, row)}"
+            line = f"  {self._ended:>3}{f'/{self._total}' if self._total else ''} {self._describe(trial, row)}"
         if self._live is None:
             left = self._time_left()
             self._console.print(
@@ -139,6 +141,13 @@ class Progress:
         """From the steps that are left, as many as trials have taken so far, and the seconds a step has taken."""
         if not self._steps or not self._phase:
             return ""
+        budget = self._plan.budget
+        if budget is not None and budget.seconds is not None:
+            left = budget.seconds - self.spent_s - (time.monotonic() - self._started)
+            return _duration(max(0.0, left))
+        if budget is not None and self._phase != "confirm":
+            left_steps = self._plan.steps - self.spent_steps - self._steps
+            return _duration(max(0.0, left_steps * self._seconds / self._steps / max(1, self._slots)))
         later = {"range_test": ("search", "confirm"), "search": ("confirm",), "confirm": ()}[self._phase]
         trials = {"search": self._plan.trials, "confirm": self._plan.confirmations}
         full = self._full_steps[self._phase]
@@ -147,6 +156,15 @@ class Progress:
         steps += sum(trials[phase] * self._full_steps[phase] for phase in later)
         seconds = steps * self._seconds / self._steps / max(1, self._slots)  # with none it waits for a node
         return _duration(seconds)
+
+    def _progress(self) -> tuple[float, str]:
+        """The share of the phase that is over, and "/12" where its trials are counted; else it is the budget's."""
+        budget = self._plan.budget
+        if self._total or budget is None:
+            return self._ended / max(1, self._total), f"/{self._total}"
+        if budget.seconds is not None:
+            return min(1.0, (self.spent_s + time.monotonic() - self._started) / budget.seconds), ""
+        return min(1.0, (self.spent_steps + self._steps) / max(1, self._plan.steps)), ""
 
     def _screen(self) -> RenderableType:
         with self._lock:
@@ -176,10 +194,11 @@ class Progress:
             left = self._time_left()
             bar = Table.grid(padding=(0, 2, 0, 0))
             starting = "" if self._steps else f"workers start, {time.monotonic() - self._started:.0f} s"
+            share, of = self._progress()
             bar.add_row(
                 Text(TITLES[self._phase], style="bold"),
-                ProgressBar(total=self._total, completed=self._ended, width=30),
-                f"{self._ended}/{self._total} {UNITS[self._phase]}",
+                ProgressBar(total=1.0, completed=share, width=30),
+                f"{self._ended}{of} {UNITS[self._phase]}",
                 starting or (f"{left} left" if left else ""),
             )
             parts.append(bar)
@@ -212,6 +231,9 @@ def show_plan(
         table.add_row("slots", f"{slots} of {workers}, {scaling.cpus_per_worker} CPU{gpus} each{where}")
     else:
         table.add_row("slot", f"{workers}, {scaling.cpus_per_worker} CPU{gpus} each; as many slots as fit")
+    if plan.budget is not None:
+        of = f"full trainings of {plan.max_steps} steps" if plan.budget.trainings is not None else "of time"
+        table.add_row("budget", f"{config.budget}, {of}, LR range test and confirmation included")
     if plan.ramps:
         ramp = config.range_test
         shape = {"exponential": "", "linear": ", linear", "staircase": f", {ramp.stairs} stairs"}[ramp.mode]
@@ -223,7 +245,12 @@ def show_plan(
         table.add_row("fixed", f"{len(config.fixed)} configuration{s} of {plan.max_steps} steps, none pruned")
     if plan.trials and config.num_trials:
         schedules = ", ".join(config.parameters.lr_schedule)
-        table.add_row("search", f"{config.num_trials} trials of at most {plan.max_steps} steps: {schedules}")
+        how_many = f"{config.num_trials} trials"
+        if plan.budget is not None:
+            most = "" if config.num_trials == UNLIMITED else f", at most {config.num_trials}"
+            least = "" if plan.budget.trainings is None else f"at least {plan.trials - len(config.fixed)}, "
+            how_many = f"{least}as many trials as it buys{most}, each"
+        table.add_row("search", f"{how_many} of at most {plan.max_steps} steps: {schedules}")
         pruner = config.pruner
         rule = (
             "nothing is pruned"
@@ -232,8 +259,15 @@ def show_plan(
         )
         table.add_row("", f"{config.sampler.name.upper()} proposes, {rule}")
     if plan.confirmations:
-        table.add_row("confirm", f"the best {config.confirm.top} with {config.confirm.seeds} fresh seeds each")
-    table.add_row("steps", f"{plan.steps:,} at most; the time left is shown from the first steps on")
+        confirm = config.confirm
+        more = (
+            f", up to {confirm.max_seeds} where that may tell them apart" if confirm.most_seeds > confirm.seeds else ""
+        )
+        top, seeds = planned_confirmation(config, plan.ramps * plan.ramp_steps)
+        less = ", fewer where that would take over half of the time" if plan.budget and plan.budget.seconds else ""
+        table.add_row("confirm", f"the best of {top} LR schedules, {seeds} fresh seeds each{more}{less}")
+    if plan.budget is None or plan.budget.trainings is not None:
+        table.add_row("steps", f"{plan.steps:,} at most; the time left is shown from the first steps on")
     console.print(f"[bold]{escape(name)}[/]: {config.workload}, {escape(config.optimizer.name)}", highlight=False)
     console.print(table, highlight=False)
     caveat = range_test_caveat(config.optimizer.name)
@@ -258,7 +292,7 @@ def show_fit(
     console.print(f"{held} workers in all, {used} of them used by {slots} slot(s)", highlight=False)
     console.print(f"free now: {free[0]:g} CPU and {free[1]:g} GPU", highlight=False)
     busy = min(slots, max(plan.ramps, plan.trials, plan.confirmations))
-    if busy:
+    if busy and not (plan.budget and plan.budget.seconds):
         console.print(
             f"steps at most, one after another in a slot: {math.ceil(plan.steps / busy):,} "
             "(times the seconds of one step; validation comes on top, pruning takes away)",
@@ -275,19 +309,24 @@ def show_outcome(console: Console, outcome: "Outcome") -> None:
     if best is not None:
         metric = best["metric"]["name"]
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        for name in ("", "LR schedule", "lr", f"mean {metric}", "95 % interval", "seeds", "trial"):
+        for name in ("", "LR schedule", "lr", "searched", f"mean {metric}", "95 % interval", "seeds", "trial"):
             table.add_column(name, justify="left" if name in ("", "LR schedule") else "right")
+        searched = {row.number: row.metrics[metric] for row in outcome.study.rows() if metric in row.metrics}
         for place, finalist in enumerate(best["finalists"], start=1):
             interval = finalist["interval"]
             table.add_row(
-                f"{place}.",
+                f"{place}." if finalist.get("distinguishable", place == 1) else "=",
                 finalist["lr_schedule"],
                 f"{finalist['lr']:.3g}",
+                f"{searched[finalist['trial']]:.4g}",
                 f"{finalist['mean']:.4g}",
                 f"{interval[0]:.4g} to {interval[1]:.4g}" if interval else "-",
                 str(len(finalist["seeds"])),
                 f"#{finalist['trial']}",
             )
+        for family in _unconfirmed(best):
+            shown = (f"{family['lr']:.3g}", f"{family['value']:.4g}", "-", "-", "-", f"#{family['trial']}")
+            table.add_row("", family["lr_schedule"], *shown, style="dim")
         console.print()
         console.print(table, highlight=False)
         console.print(f"\n[bold green]{escape(best['verdict'])}[/]", highlight=False, soft_wrap=True)
@@ -296,13 +335,32 @@ def show_outcome(console: Console, outcome: "Outcome") -> None:
             console.print(f"On the test data: {figures}", highlight=False)
         console.print()
         console.print(best["code"].rstrip(), markup=False, highlight=False, soft_wrap=True)
-        steps = dict(best["steps"])
-        full = steps.pop("full_trainings")
-        console.print(f"\nsteps        {sum(steps.values()):,}, as many as {full} full trainings", highlight=False)
+        console.print()
+        for name, text in _ledger(outcome.study, best["steps"]["full_trainings"]):
+            console.print(f"{name:<12} {text}", highlight=False)
     console.print(f"study        {directory.root}", highlight=False, soft_wrap=True)
     if best is not None:
         console.print(f"best         {directory.best_yaml}", highlight=False, soft_wrap=True)
     console.print(f"report       {directory.report_html}", highlight=False, soft_wrap=True)
+
+
+def _ledger(study: "Study", full_trainings: float) -> list[tuple[str, str]]:
+    """What the study has spent, and on what."""
+    steps, saved, config = study.steps_by_phase(), study.steps_saved(), study.config
+    parts = ", ".join(f"{TITLES[phase]} {taken:,}" for phase, taken in steps.items())
+    lines = [("steps", f"{sum(steps.values()):,}, as many as {full_trainings} full trainings: {parts}")]
+    if any(saved.values()):
+        lines.append(("saved", f"{saved['pruned']:,} by pruning, {saved['diverged']:,} by ending what diverged"))
+    if config.budget:
+        used = f"{full_trainings:g}x" if config.spending and config.spending.trainings else _duration(study.elapsed())
+        lines.append(("budget", f"{used} of {config.budget} used"))
+    return lines
+
+
+def _unconfirmed(best: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The best of the LR schedules of which nothing is among the finalists."""
+    confirmed = {finalist["lr_schedule"] for finalist in best["finalists"]}
+    return [family for family in best["families"] if family["lr_schedule"] not in confirmed]
 
 
 def show_status(console: Console, status: "Status") -> None:

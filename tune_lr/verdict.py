@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
@@ -37,12 +37,27 @@ class Finalist:
 
 
 @dataclass(frozen=True)
+class Difference:
+    """The winner minus another finalist, paired by seed. The intervals of all finalists hold together in 95 of 100
+    studies: each is wider than 95 % would be (Bonferroni), and wider again where they may be looked at twice. None with
+    one seed."""
+
+    mean: float
+    interval: Interval | None
+
+    @property
+    def tells_apart(self) -> bool:
+        return self.interval is not None and not self.interval[0] <= 0.0 <= self.interval[1]
+
+
+@dataclass(frozen=True)
 class Verdict:
-    """Finalists, best first. `difference` is winner minus runner-up, paired by seed."""
+    """Finalists, best first, and the winner's difference from each of the others. `contenders` are those of whom more
+    seeds might name another winner, or tell one from another: by their number in the search."""
 
     finalists: tuple[Finalist, ...]
-    difference: float | None
-    difference_interval: Interval | None
+    differences: tuple[Difference, ...]  # of finalists[1:]
+    contenders: tuple[int, ...]
     sentence: str
 
     @property
@@ -50,10 +65,10 @@ class Verdict:
         return self.finalists[0]
 
     @property
-    def distinguishable(self) -> bool:
-        """Whether the interval of the paired difference leaves zero out."""
-        interval = self.difference_interval
-        return interval is not None and not interval[0] <= 0.0 <= interval[1]
+    def tied(self) -> tuple[Finalist, ...]:
+        """The finalists that cannot be told apart from the winner."""
+        others = zip(self.finalists[1:], self.differences, strict=True)
+        return tuple(finalist for finalist, difference in others if not difference.tells_apart)
 
 
 def rank_search(rows: Sequence[TrialRow], metric: str, goal: str) -> list[TrialRow]:
@@ -68,11 +83,28 @@ def rank_search(rows: Sequence[TrialRow], metric: str, goal: str) -> list[TrialR
     return list(unique.values())
 
 
-def judge(rows: Sequence[TrialRow], metric: str, goal: str) -> Verdict:
+def choose_finalists(rows: Sequence[TrialRow], metric: str, goal: str, top: int) -> list[TrialRow]:
+    """The `top` search trials to be confirmed: the best one of each LR schedule, best first, and where there are fewer
+    schedules the next best of any. Several LRs of one schedule would be less of an answer to which schedule it is."""
+    ranked = rank_search(rows, metric, goal)
+    families = best_of_families(ranked)
+    return [*families, *(row for row in ranked if row not in families)][:top]
+
+
+def best_of_families(ranked: Sequence[TrialRow]) -> list[TrialRow]:
+    """The best trial of each LR schedule, best first; `ranked` is."""
+    best: dict[str, TrialRow] = {}
+    for row in ranked:
+        best.setdefault(row.lr_schedule, row)
+    return list(best.values())
+
+
+def judge(rows: Sequence[TrialRow], metric: str, goal: str, seeds: int = 0, max_seeds: int = 0) -> Verdict:
     """The winner by its mean over the confirmation's seeds; by the search alone where there was no confirmation.
 
-    A finalist that diverged or failed under any seed loses to all that did not. Raises NoAnswerError where no trial
-    was completed.
+    A confirmation begins with `seeds` seeds of each finalist and may go on to `max_seeds` of its contenders; 0: all
+    seeds there are, and no more. A finalist that diverged or failed under any seed loses to all that did not. Raises
+    NoAnswerError where no trial was completed.
     """
     ranked = rank_search(rows, metric, goal)
     if not ranked:
@@ -88,19 +120,31 @@ def judge(rows: Sequence[TrialRow], metric: str, goal: str) -> Verdict:
     if not finalists:  # nothing was confirmed, or every confirmation has gone wrong
         untried = [row for row in ranked if _configuration(row) not in confirmations]
         finalists = [_finalist(row, [row], metric) for row in (untried or ranked)[:1]]
-    most_seeds = max(len(finalist.seeds) for finalist in finalists)
-    finalists = [finalist for finalist in finalists if len(finalist.seeds) == most_seeds]
-    finalists.sort(key=lambda finalist: sign * finalist.mean)
-    difference, interval = _difference(finalists)
-    return Verdict(tuple(finalists), difference, interval, _sentence(finalists, difference, interval, metric))
+    most = max(len(finalist.seeds) for finalist in finalists)
+    first = min(seeds or most, most)
+    finalists = [finalist for finalist in finalists if len(finalist.seeds) >= first]
+    alpha = (1 - CONFIDENCE) / (2 if max_seeds > seeds else 1)  # of one look
+    verdict = _compare([_with_seeds(finalist, first) for finalist in finalists], sign, alpha, max_seeds, metric)
+    going_on = [finalist for finalist in finalists if finalist.trial in verdict.contenders]
+    shared = min((len(finalist.seeds) for finalist in going_on), default=first)
+    if shared <= first:
+        return verdict
+    told_apart = [finalist for finalist in verdict.finalists if finalist.trial not in verdict.contenders]
+    going_on = [_with_seeds(finalist, shared) for finalist in going_on]
+    return replace(_compare([*going_on, *told_apart], sign, alpha, 0, metric), contenders=verdict.contenders)
 
 
-def mean_interval(values: Sequence[float]) -> Interval | None:
-    """The 95 % interval of the mean, by Student's t with n - 1 degrees of freedom; None for fewer than two values."""
+def mean_interval(values: Sequence[float], alpha: float = 1 - CONFIDENCE) -> Interval | None:
+    """The interval of the mean that misses it in `alpha` of all cases, by Student's t with n - 1 degrees of freedom;
+    None for fewer than two values."""
     if len(values) < 2:
         return None
-    half = float(student_t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
+    half = _half_width(stdev(values), len(values), alpha)
     return fmean(values) - half, fmean(values) + half
+
+
+def _half_width(deviation: float, values: int, alpha: float) -> float:
+    return float(student_t.ppf(1 - alpha / 2, values - 1)) * deviation / math.sqrt(values)
 
 
 def _configuration(row: TrialRow) -> tuple[Any, ...]:
@@ -127,23 +171,50 @@ def _finalist(row: TrialRow, runs: Sequence[TrialRow], metric: str) -> Finalist:
     )
 
 
-def _difference(finalists: Sequence[Finalist]) -> tuple[float | None, Interval | None]:
-    if len(finalists) < 2 or finalists[0].seeds != finalists[1].seeds:
-        return None, None
-    pairs = [a - b for a, b in zip(finalists[0].values, finalists[1].values, strict=True)]
-    return fmean(pairs), mean_interval(pairs)
+def _with_seeds(finalist: Finalist, seeds: int) -> Finalist:
+    """On its first `seeds` seeds alone."""
+    values = finalist.values[:seeds]
+    trials, mean, interval = finalist.confirm_trials[:seeds], fmean(values), mean_interval(values)
+    return replace(
+        finalist, confirm_trials=trials, seeds=finalist.seeds[:seeds], values=values, mean=mean, interval=interval
+    )
 
 
-def _sentence(finalists: Sequence[Finalist], difference: float | None, interval: Interval | None, metric: str) -> str:
+def _compare(finalists: Sequence[Finalist], sign: float, alpha: float, max_seeds: int, metric: str) -> Verdict:
+    """Of those with the most seeds the one with the best mean, against each of the others on the seeds of both."""
+    ordered = sorted(finalists, key=lambda finalist: (-len(finalist.seeds), sign * finalist.mean))
+    winner, others = ordered[0], ordered[1:]
+    alpha /= max(1, len(others))
+    differences, would_decide = [], False
+    for other in others:
+        assert winner.seeds[: len(other.seeds)] == other.seeds, "not paired"
+        pairs = [a - b for a, b in zip(winner.values, other.values, strict=False)]
+        differences.append(Difference(fmean(pairs), mean_interval(pairs, alpha)))
+        if len(pairs) > 1 and max_seeds > len(pairs) and not differences[-1].tells_apart:
+            would_decide |= abs(fmean(pairs)) > _half_width(stdev(pairs), max_seeds, alpha)
+    tied = [other.trial for other, difference in zip(others, differences, strict=True) if not difference.tells_apart]
+    contenders = (winner.trial, *tied) if would_decide else ()
+    sentence = _sentence(ordered, differences, metric)
+    return Verdict(tuple(ordered), tuple(differences), contenders, sentence)
+
+
+def _sentence(finalists: Sequence[Finalist], differences: Sequence[Difference], metric: str) -> str:
     winner, seeds = finalists[0], len(finalists[0].seeds)
     figure = f"{winner.label} reaches {metric} {winner.mean:.4g}"
     if not winner.confirm_trials:
         return f"{figure} with one seed; nothing was confirmed, so a lucky seed cannot be told from a good setting."
-    if difference is None:
+    if not differences:
         return f"{figure} (mean of {seeds} seeds); there was no other finalist to compare it with."
+    others = list(zip(finalists[1:], differences, strict=True))
+    tied = [f"{other.label} ({other.mean:.4g})" for other, difference in others if not difference.tells_apart]
+    if seeds == 1:
+        return f"{figure} with one fresh seed; one seed cannot tell it from {_listed(tied, 'or')}."
+    if tied:
+        alike = _listed(["it", *tied], "and")
+        return f"{figure} (mean of {seeds} seeds); {alike} cannot be told apart at {seeds} seeds."
     second = f"{finalists[1].label} ({finalists[1].mean:.4g})"
-    if interval is None:
-        return f"{figure} with one fresh seed; one seed cannot tell it from {second}."
-    if interval[0] <= 0.0 <= interval[1]:
-        return f"{figure} (mean of {seeds} seeds); it and {second} cannot be told apart at {seeds} seeds."
     return f"{figure} (mean of {seeds} seeds), better than {second} beyond the noise of {seeds} seeds."
+
+
+def _listed(words: Sequence[str], last: str) -> str:
+    return f"{', '.join(words[:-1])} {last} {words[-1]}" if len(words) > 1 else words[0]

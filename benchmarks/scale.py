@@ -1,0 +1,150 @@
+"""What a study of very many trials costs the driver.
+
+    python benchmarks/scale.py [--trials 5000] [--slots 8]    simulated trials: a study without Ray and training
+    python benchmarks/scale.py --part ray [--trials 300]      real trials of two steps through Ray, end to end
+
+The simulated study is the default search space, with losses from a formula and reports as often as there. A trial's
+cost is the CPU time of all calls that it makes to the study (ask, reports, the last of which tells); the wall time is
+beside it. Then the study is opened again, as after a kill at its end, and its derived tables are written.
+"""
+
+import argparse
+import math
+import os
+import resource
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+
+from tune_lr.config import Config, load_config
+from tune_lr.study import Study
+from tune_lr.study_dir import StudyDir
+from tune_lr.trial import Report, TrialSpec
+
+FACTS = {"batch_size": 128, "steps_per_epoch": 31, "optimizer": "SGD", "cycles_momentum": True, "metrics": ["val_loss"]}
+OFFSETS = {"cosine": 0.0, "onecycle": 0.01, "step": 0.02, "exponential": 0.04, "cyclic": 0.02, "constant": 0.05}
+WINDOW = 100  # trials over which a cost is averaged
+
+
+def train(spec: TrialSpec, config: Config, random: np.random.Generator) -> Iterator[Report]:
+    final = 0.1 + OFFSETS[spec.lr_schedule] + 0.1 * math.log10(spec.lr / 0.2) ** 2 + 0.01 * random.normal()
+    for step in range(config.report_every, config.max_steps + 1, config.report_every):
+        value = final + 2.2 * math.exp(-step / 40)
+        points = tuple((s, spec.lr, value) for s in range(step - config.report_every + 1, step + 1))
+        yield Report(step, points, {"val_loss": value}, over=step == config.max_steps, facts=FACTS, seconds=1.0)
+
+
+def simulated(trials: int, slots: int) -> None:
+    lr = ["parameters.lr={min: 0.01, max: 1.0}", f"num_trials={trials}"]
+    config, random = load_config("lenet5_mnist", lr), np.random.default_rng(0)
+    cpu: dict[str, dict[int, float]] = defaultdict(lambda: defaultdict(float))
+    wall: dict[int, float] = defaultdict(float)
+
+    with tempfile.TemporaryDirectory() as folder:
+        directory = StudyDir(Path(folder) / "study")
+        directory.create({})
+        study = Study(config, directory)
+        running: list[tuple[TrialSpec, Iterator[Report]]] = []
+        print("| trial | ask, ms | reports, ms | in all, ms of CPU | in all, ms | MB |\n|---|---|---|---|---|---|")
+        while not study.over:
+            while len(running) < slots:
+                began = time.process_time(), time.monotonic()
+                spec = study.next_trial()
+                if spec is None:
+                    break
+                cpu["ask"][spec.number] = time.process_time() - began[0]
+                wall[spec.number] = time.monotonic() - began[1]
+                running.append((spec, train(spec, config, random)))
+                shown = {WINDOW, 500, *range(1000, trials + 1, 1000)}
+                if spec.phase == "search" and spec.number + 1 in shown:
+                    window = range(spec.number + 1 - WINDOW, spec.number + 1)
+                    ask, told = (1000 * fmean(cpu[what][i] for i in window) for what in ("ask", "report"))
+                    waited = 1000 * fmean(wall[i] for i in window)
+                    figures = [f"{figure:.1f}" for figure in (ask, told, ask + told, waited)]
+                    print(f"| {spec.number + 1} | {' | '.join(figures)} | {peak_mb():.0f} |", flush=True)
+            for spec, trial in list(running):
+                report = next(trial)
+                began = time.process_time(), time.monotonic()
+                goes_on = study.report(spec.number, report)
+                cpu["report"][spec.number] += time.process_time() - began[0]
+                wall[spec.number] += time.monotonic() - began[1]
+                if not goes_on:
+                    running.remove((spec, trial))
+        assert study.error is None and len(study.rows()) >= trials
+        print(f"\njournal {directory.journal.stat().st_size / 1e6:.0f} MB, peak of memory {peak_mb():.0f} MB")
+        began = time.monotonic()
+        study = Study(config, directory)
+        print(f"opened again in {time.monotonic() - began:.1f} s; ", end="")
+        began = time.monotonic()
+        assert study.next_trial() is None and study.over
+        directory.write_rows(study.rows())
+        print(f"trials.csv in {time.monotonic() - began:.1f} s")
+
+
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+WORKLOAD = """
+import torch
+from torch.utils.data import TensorDataset
+from tune_lr import Workload
+
+def make_workload():
+    x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+    data = TensorDataset(x, x.sum(1, keepdim=True))
+    loss = lambda outputs, batch: torch.nn.functional.mse_loss(outputs, batch[1])
+    return Workload(model=lambda: torch.nn.Linear(4, 1), train_data=data, val_data=data, criterion=loss, batch_size=32)
+"""
+SPACE = """
+workload: tiny:make_workload
+max_steps: 2
+report_every: 2
+pruner: {name: none}
+confirm: {top: 0}
+parameters:
+  lr: {min: 1e-3, max: 1e-1}
+  lr_schedule: {values: [constant, cosine]}
+"""
+
+
+def through_ray(trials: int) -> None:
+    """By the command line's own code; the start of the workers is left out, W&B's process too."""
+    from tune_lr.cli import main
+
+    with tempfile.TemporaryDirectory() as scratch:
+        Path(scratch, "tiny.py").write_text(WORKLOAD)
+        Path(scratch, "space.yaml").write_text(f"{SPACE}num_trials: {trials}\n")
+        where = ["--out", scratch, "--name", "study", "--wandb", "disabled"]
+        assert main(["search", f"{scratch}/space.yaml", *where]) == 0
+        rows = StudyDir(Path(scratch) / "study").read_rows()
+    ends = sorted(row.started_s + row.duration_s for row in rows)
+    quarter = len(ends) // 4
+    print(
+        f"\n{trials} trials, {os.cpu_count()} CPUs, {1 + max(row.slot for row in rows)} slots, from the first's start"
+    )
+    print(f"to the last's end: {ends[-1] / trials:.3f} s a trial; ", end="")
+    print(
+        f"the first quarter {ends[quarter] / quarter:.3f}, the last {(ends[-1] - ends[-quarter]) / (quarter - 1):.3f}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=["simulated", "ray"], default="simulated")
+    parser.add_argument("--trials", type=int)
+    parser.add_argument("--slots", type=int, default=8)
+    options = parser.parse_args()
+    if options.part == "ray":
+        through_ray(options.trials or 300)
+    else:
+        simulated(options.trials or 5000, options.slots)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Does it pay to let the LR's range go on where the best LR lies at its edge?
+
+    python benchmarks/widening.py [--repetitions 10] [--only NAME ...]
+
+Searches as in `search_efficiency.py`, one slot, 48 trials; and the same with bounds that are wrong: shifted down or up
+by so many decades. Regret of what is named at the end, mean and 90th percentile over repetitions and workloads, and the
+steps it took in full trainings, without and with the widening.
+"""
+
+import argparse
+from dataclasses import replace
+from statistics import fmean
+
+import numpy as np
+
+import search_efficiency
+from landscapes.landscape import load, load_ramps, names
+from search_efficiency import ours
+from tune_lr import study
+from tune_lr.lr_range_test import LRBounds
+
+SHIFTS = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)  # decades
+
+
+class Shifted(study.Study):
+    """A study whose range test is wrong by `decades`."""
+
+    decades = 0.0
+    widened_ones, _copied = 0, False
+
+    def read_bounds(self) -> LRBounds | None:
+        bounds = super().read_bounds()
+        if bounds is not None and bounds.low is not None and bounds.high is not None:
+            factor = 10**self.decades
+            self.bounds = replace(bounds, low=bounds.low * factor, high=bounds.high * factor)
+        return self.bounds
+
+    def _copy_widened(self) -> None:
+        Shifted.widened_ones += not self._copied
+        self._copied = True
+        super()._copy_widened()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repetitions", type=int, default=10)
+    parser.add_argument("--only", nargs="+", choices=names(), default=names(), help="these workloads")
+    options = parser.parse_args()
+    search_efficiency.Study = Shifted
+    edge = study.EDGE
+    print("| bounds off by, decades | regret | 90th | trainings | with widening: regret | 90th | trainings | widened |")
+    print("|---|---|---|---|---|---|---|---|")
+    for decades in SHIFTS:
+        Shifted.decades, cells = decades, []
+        for study.EDGE in (0.0, edge):
+            Shifted.widened_ones, regrets, trainings = 0, [], []
+            for name in options.only:
+                landscape, ramps = load(name), load_ramps(name)
+                for repetition in range(options.repetitions):
+                    trials = list(ours(landscape, ramps, repetition))
+                    named = min((one for _, one in trials if one is not None), key=lambda one: one[2])
+                    best = min(map(landscape.best, landscape.schedules()))
+                    regrets.append(landscape.loss(*named[:2]) / best - 1)
+                    trainings.append(sum(cost for cost, _ in trials) / landscape.max_steps)
+            cells += [
+                f"{100 * fmean(regrets):.1f} %",
+                f"{100 * np.percentile(regrets, 90):.0f} %",
+                f"{fmean(trainings):.1f}",
+            ]
+        widened = Shifted.widened_ones / len(regrets)
+        print(f"| {decades:+g} | {' | '.join(cells)} | {100 * widened:.0f} % |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""What a study may spend: "12x" is so many full trainings, "90s", "30m" and "2h" are time. Pure."""
+
+import re
+from dataclasses import dataclass
+
+SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+ALLOWED = "12x (full trainings), 90s, 30m or 2h"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """One of the two is set. A full training is `max_steps` optimizer steps."""
+
+    trainings: float | None = None
+    seconds: float | None = None
+
+    def steps(self, max_steps: int) -> int | None:
+        return None if self.trainings is None else int(self.trainings * max_steps)
+
+
+def parse_budget(text: str) -> Budget:
+    """Raises ValueError where it is none."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([xsmh])", text.strip())
+    if match is None or not float(match[1]):
+        raise ValueError(f"is no budget; write {ALLOWED}")
+    number, unit = float(match[1]), match[2]
+    return Budget(trainings=number) if unit == "x" else Budget(seconds=number * SECONDS[unit])
+
+
+def confirmation_within(trainings: int, top: int, seeds: int) -> tuple[int, int]:
+    """A confirmation of `top` finalists with `seeds` seeds, made to fit into so many full trainings: fewer finalists,
+    but at least two, and then fewer seeds. (0, 0) where not even one fits."""
+    if top * seeds <= trainings:
+        return top, seeds
+    finalists = min(top, max(2, trainings // seeds), trainings)
+    return (finalists, min(seeds, trainings // finalists)) if finalists else (0, 0)
