@@ -129,7 +129,7 @@ def run_up_to(study: Study, phase: str) -> TrialSpec:
 # --- a study from its start to its end ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe"])
+@pytest.mark.parametrize("sampler", ["gp", "random", "tpe"])
 @pytest.mark.parametrize("slots", [1, 2, 5])
 def test_a_whole_study_numbers_every_trial_once_and_leaves_nothing_running(
     tmp_path: Path, slots: int, sampler: str
@@ -198,7 +198,7 @@ def test_without_confirmation_the_study_ends_with_the_search_and_touches_no_test
     assert of_phase(study, "confirm") == [] and study.test_result is None and study.over
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe"])
+@pytest.mark.parametrize("sampler", ["gp", "random", "tpe"])
 def test_the_same_seed_and_one_slot_give_the_same_study_twice(tmp_path: Path, sampler: str) -> None:
     config = config_of(sampler={"name": sampler}, num_trials=14)
     studies = [open_study(tmp_path / name, config) for name in ("a", "b")]

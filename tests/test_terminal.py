@@ -17,12 +17,13 @@ from tune_lr.terminal import Progress, show_plan, show_schedule, sparkline
 from tune_lr.trial import Report, TrialSpec
 
 STEPS = 100
+SETTINGS = ["num_trials=48", "range_test.replicates=3", "sampler.name=tpe", "pruner={}"]
 PLAN = Plan(ramps=0, ramp_steps=300, trials=4, confirmations=0, max_steps=STEPS)
 
 
 @pytest.fixture(scope="module")
 def config() -> Config:
-    return load_config("lenet5_mnist", [f"max_steps={STEPS}", "report_every=25", "pruner={}"])
+    return load_config("lenet5_mnist", [*SETTINGS, f"max_steps={STEPS}", "report_every=25"])
 
 
 def plain_console() -> tuple[Console, io.StringIO]:

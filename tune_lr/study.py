@@ -33,7 +33,8 @@ from tune_lr.config import Config
 from tune_lr.errors import InputError, NoAnswerError, ResourceError, TuneLRError, one_line
 from tune_lr.lr_range_test import LRBounds, Ramp, find_lr_bounds
 from tune_lr.plan import PHASES, needs_range_test
-from tune_lr.search_space import draw
+from tune_lr.sampler import LRSampler, Place
+from tune_lr.search_space import Draw, Suggests, draw, expected_lr, middle
 from tune_lr.study_dir import CURVE_COLUMNS, RANGE_CURVE_COLUMNS, Checkpoint, StudyDir, TrialRow
 from tune_lr.trial import Report, TrialSpec
 from tune_lr.verdict import Verdict, judge, rank_search
@@ -106,7 +107,7 @@ class Study:
         self.facts: dict[str, Any] = {}
         self._observers, self._phases, self._strict = tuple(observers), tuple(phases), strict
         self._storage = _open_journal(directory)
-        self._optuna = {ledger: _open_ledger(ledger, config, self._storage) for ledger in LEDGERS}
+        self._optuna = {ledger: _open_ledger(ledger, config, self._storage, self._place) for ledger in LEDGERS}
         self._open: dict[int, _Open] = {}
         self._again: deque[TrialSpec] = deque()
         self._specs: dict[int, TrialSpec] = {}
@@ -215,7 +216,7 @@ class Study:
             if self.config.fixed[index].keep_model:
                 spec = replace(spec, checkpoint=str(self.directory.checkpoint(number)))
         elif ledger == "search":
-            drawn = draw(trial, self.config.parameters, self._search_bounds())
+            drawn = self._draw(trial)
             spec = TrialSpec(number, ledger, seed, max_steps, **vars(drawn))
         else:
             spec = replace(
@@ -225,6 +226,17 @@ class Study:
         self._specs[number] = spec
         self._open[number] = _Open(spec, trial)
         return spec
+
+    def _draw(self, trial: Suggests) -> Draw:
+        return draw(trial, self.config.parameters, self._search_bounds())
+
+    def _place(self, trial: Suggests) -> tuple[float, bool]:
+        """Draws, and says how far the LR lies from the one that is expected to be best: see `sampler.Place`."""
+        drawn, config = self._draw(trial), self.config
+        suggestion = self.bounds.suggestion if self.bounds is not None else None
+        centre = suggestion or middle(config.parameters.lr, self._search_bounds())
+        expected = expected_lr(drawn, centre, config.max_steps, self.facts.get("steps_per_epoch"))
+        return math.log10(drawn.lr / expected), suggestion is not None
 
     # --- what comes back ------------------------------------------------------------------------------------
 
@@ -651,7 +663,7 @@ def _no_journal(path: Path, error: Exception) -> ResourceError:
     return ResourceError(f"{path}: cannot be read as an Optuna journal ({what}); put the whole file back")
 
 
-def _open_ledger(ledger: str, config: Config, storage: JournalStorage) -> optuna.Study:
+def _open_ledger(ledger: str, config: Config, storage: JournalStorage, place: Place) -> optuna.Study:
     searching = ledger == "search"
     pruner = _pruner(config) if searching else NopPruner()
     with warnings.catch_warnings():
@@ -662,11 +674,13 @@ def _open_ledger(ledger: str, config: Config, storage: JournalStorage) -> optuna
             goal = "minimize" if ledger == "range_test" else config.metric.goal
             study = optuna.create_study(study_name=ledger, storage=storage, direction=goal, pruner=pruner)
         # The same seed again would propose the first trials again.
-        study.sampler = _sampler(config, len(study.trials)) if searching else RandomSampler(seed=0)
+        study.sampler = _sampler(config, len(study.trials), place) if searching else RandomSampler(seed=0)
     return study
 
 
-def _sampler(config: Config, trials: int) -> BaseSampler:
+def _sampler(config: Config, trials: int, place: Place) -> BaseSampler:
+    if config.sampler.name == "gp":
+        return LRSampler(place, config.seed)
     seed = config.seed + trials
     if config.sampler.name == "random":
         return RandomSampler(seed=seed)

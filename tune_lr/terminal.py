@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 LEADERS, LEADERS_REPORTED = 5, 10
 TITLES = {"range_test": "LR range test", "search": "search", "confirm": "confirm"}
-UNITS = {"range_test": "ramps", "search": "trials", "confirm": "trials"}
+UNITS = {"range_test": "ramp", "search": "trial", "confirm": "trial"}
 SPARKS = "▁▂▃▄▅▆▇█"
 
 
@@ -78,7 +78,7 @@ class Progress:
             self._phase, self._total = phase, trials
             if not same:
                 self._ended, self._steps_of_ended = 0, []
-        self._console.print(f"[bold]{TITLES[phase]}[/]: {trials} {UNITS[phase]}")
+        self._console.print(f"[bold]{TITLES[phase]}[/]: {trials} {UNITS[phase]}{'s' * (trials != 1)}")
 
     def trial_started(self, trial: TrialSpec) -> None:
         with self._lock:
@@ -179,7 +179,7 @@ class Progress:
             bar.add_row(
                 Text(TITLES[self._phase], style="bold"),
                 ProgressBar(total=self._total, completed=self._ended, width=30),
-                f"{self._ended}/{self._total} {UNITS[self._phase]}",
+                f"{self._ended}/{self._total} {UNITS[self._phase]}{'s' * (self._total != 1)}",
                 starting or (f"{left} left" if left else ""),
             )
             parts.append(bar)
@@ -215,9 +215,8 @@ def show_plan(
     if plan.ramps:
         ramp = config.range_test
         shape = {"exponential": "", "linear": ", linear", "staircase": f", {ramp.stairs} stairs"}[ramp.mode]
-        table.add_row(
-            "LR range test", f"{plan.ramps} ramps of {plan.ramp_steps} steps, LR {ramp.low:g} to {ramp.high:g}{shape}"
-        )
+        ramps = f"{plan.ramps} ramp{'s' * (plan.ramps != 1)} of {plan.ramp_steps} steps"
+        table.add_row("LR range test", f"{ramps}, LR {ramp.low:g} to {ramp.high:g}{shape}")
     if plan.trials and config.fixed:
         s = "s" * (len(config.fixed) > 1)
         table.add_row("fixed", f"{len(config.fixed)} configuration{s} of {plan.max_steps} steps, none pruned")
