@@ -25,6 +25,7 @@ import math
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 from numpy.typing import NDArray
+from optuna.samplers import BaseSampler, GPSampler, TPESampler
 
 from landscapes.landscape import (
     FOLDER,
@@ -65,6 +67,7 @@ Show = Callable[[TrialSpec], Sequence[float] | Array]  # a training's losses, PO
 Trace = list[tuple[float, float]]  # full trainings so far, and the regret of what would be named
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
 SPACE = {"lr_schedule": {"choices": {name: {} for name in SCHEDULES}}}
 IN_MEMORY = Path("/dev/shm")  # studies write and sync a lot
 
@@ -86,7 +89,7 @@ def grid_search(landscape: Landscape, ramps: dict[str, Array], repetition: int) 
 def tpe_and_asha(landscape: Landscape, ramps: dict[str, Array], repetition: int) -> Iterator[Trial]:
     """Optuna's default TPE over the wide range, pruned by Ray's ASHA (grace period 1, reduction factor 4); each trial's
     last loss is told as complete, as Ray's OptunaSearch does."""
-    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=repetition))
+    study = optuna.create_study(sampler=TPESampler(seed=repetition))
     rungs: dict[int, list[float]] = {1: [], 4: []}
     while True:
         trial = study.ask()
@@ -109,17 +112,21 @@ def finder_and_onecycle(landscape: Landscape, ramps: dict[str, Array], repetitio
         yield len(RAMPS["fastai"]) + landscape.max_steps, ("onecycle", lr, landscape.loss("onecycle", lr))
 
 
-def tpe_in_bounds(landscape: Landscape, ramps: dict[str, Array], repetition: int) -> Iterator[Trial]:
-    """What ours would be with Optuna's TPE: the range test's bounds, first each schedule at the LR that is expected to
-    be best for it, then TPE with the better of its settings (multivariate, grouped), a start-up of these six."""
+def optuna_in_bounds(
+    landscape: Landscape,
+    ramps: dict[str, Array],
+    repetition: int,
+    sampler: Callable[[int], optuna.samplers.BaseSampler],
+) -> Iterator[Trial]:
+    """What ours would be with a sampler of Optuna's: the range test's bounds, first each schedule at the LR that is
+    expected to be best for it, then what the sampler proposes."""
     lrs = [OURS.lr(step) for step in range(OURS.steps)]
     losses = ramps["tune_lr"][np.random.default_rng(repetition).integers(len(ramps["tune_lr"]))]
     steps = steps_of(losses)
     bounds = find_lr_bounds([(lrs[:steps], losses[:steps])])
     yield steps, None
     low, high = bounds.low or LOW, bounds.high or HIGH
-    sampler = optuna.samplers.TPESampler(seed=repetition, multivariate=True, group=True, n_startup_trials=6)
-    study = optuna.create_study(sampler=sampler)
+    study = optuna.create_study(sampler=sampler(repetition))
     for name in SCHEDULES if bounds.suggestion else ():
         drawn = search_space.Draw(lr=0.0, lr_schedule=name, parameters={})
         lr = search_space.expected_lr(drawn, bounds.suggestion or 0.0, landscape.max_steps, None)
@@ -129,6 +136,14 @@ def tpe_in_bounds(landscape: Landscape, ramps: dict[str, Array], repetition: int
         name, lr = trial.suggest_categorical("lr_schedule", SCHEDULES), trial.suggest_float("lr", low, high, log=True)
         study.tell(trial, loss := landscape.loss(name, lr))
         yield landscape.max_steps, (name, lr, loss)
+
+
+def tpe(seed: int) -> BaseSampler:
+    return TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=6)
+
+
+def gp(seed: int) -> BaseSampler:
+    return GPSampler(seed=seed, n_startup_trials=6)
 
 
 # --- ours
@@ -192,11 +207,13 @@ def report_of(step: int, loss: float, over: bool) -> Report:
 
 def replay_ramp(study: Study, spec: TrialSpec, losses: Array) -> int:
     """Hands in a ramp that was run before, up to its divergence; returns its steps. A ramp that is wider than the one
-    that was run takes from it what was run at the same LR; below that nothing happens."""
+    that was run takes from it what was run at the same LR; below that nothing happens but the noise of its start."""
     assert spec.ramp is not None
     lrs = [spec.ramp.lr(step) for step in range(spec.ramp.steps)]
     ran = np.log([OURS.lr(step) for step in range(OURS.steps)])
     at = np.searchsorted(ran, np.log(lrs) - 1e-9).clip(0, len(ran) - 1)
+    below = np.flatnonzero(np.log(lrs) < ran[0] - 1e-9)
+    at[below] = np.random.default_rng(0).integers(OURS.steps // 6, size=len(below))  # a decade
     steps = steps_of(losses[at])
     points = tuple((step + 1, lrs[step], float(losses[at[step]])) for step in range(steps))
     study.report(spec.number, Report(steps, points, over=True, diverged=steps < len(lrs)))
@@ -237,7 +254,8 @@ METHODS: dict[str, Method] = {
     "- one LR expected for all": ours_at_one_lr,
     "- random sampler": partial(ours, sampler={"name": "random"}),
     "- TPE": partial(ours, sampler={"name": "tpe"}),
-    "- TPE, first at the LRs expected": tpe_in_bounds,
+    "- Optuna's TPE, first at the LRs expected": partial(optuna_in_bounds, sampler=tpe),
+    "- Optuna's GP, first at the LRs expected": partial(optuna_in_bounds, sampler=gp),
     "- pruned at 10, 30, 90 %": partial(ours, pruner={"name": "asha", "reduction_factor": 3}),
 }
 

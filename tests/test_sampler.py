@@ -9,10 +9,25 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simulated import BEST_LR, FIXED_LR, SMALL, config_of, descend, execute, loss, open_study, ramp, ramp_loss, train
+from simulated import (
+    BEST_LR,
+    DIVERGES_AT,
+    FIXED_LR,
+    SMALL,
+    config_of,
+    descend,
+    execute,
+    loss,
+    noise,
+    open_study,
+    ramp,
+    ramp_loss,
+    train,
+)
 from tune_lr.config import Config
+from tune_lr.lr_range_test import LRBounds
 from tune_lr.sampler import BEST, LATEST, Point, expected_improvement
-from tune_lr.search_space import PEAK, Draw, expected_lr
+from tune_lr.search_space import PEAK, Draw, expected_lr, suggested_lr
 from tune_lr.trial import Report, TrialSpec
 
 SIX = {name: {} for name in ("constant", "step", "exponential", "cosine", "onecycle", "cyclic")}
@@ -129,8 +144,8 @@ def test_pruned_trials_are_learned_from(tmp_path: Path) -> None:
 # --- the process ------------------------------------------------------------------------------------------------------
 
 
-def point(decades: float, name: str = "cosine", known: bool = True, **others: float | str) -> Point:
-    return Point(decades, known, {"lr_schedule": name, **others})
+def point(decades: float, name: str = "cosine", trust: float = 1.0, **others: float | str) -> Point:
+    return Point(decades, trust, {"lr_schedule": name, **others})
 
 
 def test_before_any_trial_the_expected_lr_is_proposed() -> None:
@@ -180,3 +195,25 @@ def test_the_longer_a_schedule_stays_below_its_peak_the_higher_that_is_expected_
     assert peak("exponential", final_factor=0.1) < peak("exponential", final_factor=0.001)
     assert peak("cosine") == pytest.approx(expected_lr(Draw(0.0, "cosine", {}), 0.1, 5000, None), rel=0.02)
     assert peak("exponential", gamma_per_epoch=0.9) > 0
+
+
+def test_where_the_range_test_abstains_the_divergence_of_its_ramps_stands_in_for_a_suggestion(tmp_path: Path) -> None:
+    def bounds(suggestion: float | None, divergence_lrs: tuple[float, ...]) -> LRBounds:
+        status = "ok" if suggestion else "no_descent"
+        return LRBounds(suggestion, suggestion, suggestion, status, "", 1, divergence_lrs=divergence_lrs)
+
+    assert suggested_lr(bounds(0.1, (3.0,))) == (0.1, 1.0)
+    guess, trust = suggested_lr(bounds(None, (1.0, 3.0, 2.0)))
+    assert guess is not None and 0.01 < guess < 1.0 and 0 < trust < 1
+    assert suggested_lr(bounds(None, ())) == (None, 0.0)
+
+    def abstains(spec: TrialSpec, config: Config) -> Iterator[Report]:
+        if spec.ramp is None:
+            return train(spec, config)
+        return ramp(spec, lambda lr, seed: math.nan if lr > DIVERGES_AT else 2.3 + 0.1 * noise(lr, seed))
+
+    study = open_study(tmp_path, config_of(**SEARCH))
+    execute(study, train=abstains)
+    assert study.bounds is not None and study.bounds.status == "no_descent"
+    first = next(row for row in study.rows() if row.phase == "search")
+    assert DIVERGES_AT / 200 < first.lr < DIVERGES_AT

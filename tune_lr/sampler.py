@@ -54,9 +54,9 @@ SAME_DECADES, SAME = 0.05, 0.98
 REACH, OTHER_NAME = 0.5, 0.5
 
 
-# Draws a configuration. Returns its LR in decades from the one that is expected to be best for it, and whether that is
-# more than a guess.
-Place = Callable[[Suggests], tuple[float, bool]]
+# Draws a configuration. Returns its LR in decades from the one that is expected to be best for it, and how far that is
+# to be trusted: 1 as the range test's suggestion, 0 not at all.
+Place = Callable[[Suggests], tuple[float, float]]
 
 
 @dataclass
@@ -88,7 +88,7 @@ class Point:
     between its ends, 0 to 1, a name as it is."""
 
     decades: float
-    known: bool
+    trust: float
     others: Mapping[str, float | str]
 
 
@@ -128,9 +128,9 @@ class LRSampler(BaseSampler):
 
     def _point(self, trial: Suggests, drawn: _Random | FrozenTrial) -> Point:
         """`drawn` holds what `trial` was asked for."""
-        decades, known = self._place(trial)
+        decades, trust = self._place(trial)
         others = {name: _fraction(value, drawn.distributions[name]) for name, value in drawn.params.items()}
-        return Point(decades, known, {name: fraction for name, fraction in others.items() if name not in LR_NAMES})
+        return Point(decades, trust, {name: fraction for name, fraction in others.items() if name not in LR_NAMES})
 
 
 def expected_improvement(seen: Sequence[Point], figures: Array, candidates: Sequence[Point]) -> Array:
@@ -159,7 +159,7 @@ def expected_improvement(seen: Sequence[Point], figures: Array, candidates: Sequ
 
 
 def _parabola(points: Sequence[Point]) -> Array:
-    return np.array([CURVATURE * point.decades**2 if point.known else 0.0 for point in points])
+    return np.array([point.trust * CURVATURE * point.decades**2 for point in points])
 
 
 def _covariance(a: Sequence[Point], b: Sequence[Point]) -> Array:

@@ -5,16 +5,21 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from statistics import median
 from typing import Any, Protocol
 
 from tune_lr.config import Distribution, LRRange, Parameters
 from tune_lr.errors import InputError
+from tune_lr.lr_range_test import LRBounds
 from tune_lr.lr_schedules import make_lr_schedule
 
 # The best peak LR of a schedule is about 0.9 times the range test's suggestion, divided by the root of the schedule's
 # mean factor: the longer it stays below its peak, the higher that may be. Chosen on three of the eight workloads in
 # benchmarks/landscapes.
 PEAK, PEAK_EXPONENT = 0.9, -0.5
+# Where the range test abstains, the LR at which its ramps diverged still says something: a suggestion is about a
+# twentieth of that, give or take half a decade.
+OF_DIVERGENCE, TRUST = 0.05, 0.3
 
 
 class Suggests(Protocol):
@@ -48,6 +53,15 @@ def draw(trial: Suggests, space: Parameters, bounds: tuple[float, float]) -> Dra
     parameters = {key: _draw(trial, f"{name}.{key}", how) for key, how in space.lr_schedule[name].items()}
     optimizer = {key: _draw(trial, f"optimizer.{key}", how) for key, how in space.optimizer.items()}
     return Draw(lr, name, parameters, optimizer)
+
+
+def suggested_lr(bounds: LRBounds) -> tuple[float | None, float]:
+    """The range test's suggestion, or what stands in for it, and how far it is to be trusted, 0 to 1."""
+    if bounds.suggestion is not None:
+        return bounds.suggestion, 1.0
+    if bounds.divergence_lrs:
+        return OF_DIVERGENCE * median(bounds.divergence_lrs), TRUST
+    return None, 0.0
 
 
 def expected_lr(drawn: Draw, suggestion: float, max_steps: int, steps_per_epoch: int | None) -> float:

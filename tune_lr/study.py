@@ -34,7 +34,7 @@ from tune_lr.errors import InputError, NoAnswerError, ResourceError, TuneLRError
 from tune_lr.lr_range_test import LRBounds, Ramp, find_lr_bounds
 from tune_lr.plan import PHASES, needs_range_test
 from tune_lr.sampler import LRSampler, Place
-from tune_lr.search_space import Draw, Suggests, draw, expected_lr, middle
+from tune_lr.search_space import Draw, Suggests, draw, expected_lr, middle, suggested_lr
 from tune_lr.study_dir import CURVE_COLUMNS, RANGE_CURVE_COLUMNS, Checkpoint, StudyDir, TrialRow
 from tune_lr.trial import Report, TrialSpec
 from tune_lr.verdict import Verdict, judge, rank_search
@@ -230,13 +230,13 @@ class Study:
     def _draw(self, trial: Suggests) -> Draw:
         return draw(trial, self.config.parameters, self._search_bounds())
 
-    def _place(self, trial: Suggests) -> tuple[float, bool]:
-        """Draws, and says how far the LR lies from the one that is expected to be best: see `sampler.Place`."""
+    def _place(self, trial: Suggests) -> tuple[float, float]:
+        """See `sampler.Place`."""
         drawn, config = self._draw(trial), self.config
-        suggestion = self.bounds.suggestion if self.bounds is not None else None
+        suggestion, trust = suggested_lr(self.bounds) if self.bounds is not None else (None, 0.0)
         centre = suggestion or middle(config.parameters.lr, self._search_bounds())
         expected = expected_lr(drawn, centre, config.max_steps, self.facts.get("steps_per_epoch"))
-        return math.log10(drawn.lr / expected), suggestion is not None
+        return math.log10(drawn.lr / expected), trust
 
     # --- what comes back ------------------------------------------------------------------------------------
 
