@@ -1,64 +1,97 @@
 """How many optimizer steps does a search take to reach the best (LR schedule, LR)?
 
-    python benchmarks/search_efficiency.py [--repetitions 20] [--only NAME ...]
+    python benchmarks/search_efficiency.py [--repetitions 20] [--only NAME ...] [--methods NAME ...] [--plot FILE]
+    python benchmarks/search_efficiency.py --studies [--repetitions 20]
+    python benchmarks/search_efficiency.py --live --only mlp_adamw cnn_bn [--repetitions 8]
 
-Replays searches on `landscapes/`: a trial's losses are the means over the seeds that all cells have, between two LRs
-that were trained in proportion to log LR: what one seed adds is the confirmation's business. All methods choose among
-the same six schedules in their default shape. Counted are optimizer steps, ramps included, confirmations left out. What
-a method would name at each moment, the best completed trial so far, is judged by the mean over all seeds, most of which
-the search has not seen; regret is that mean / the lowest of all cells - 1. Ours goes through `tune_lr.study`, as in a
-real study with one slot. Repetitions differ by the sampler's seed and by the ramps.
+Replays searches on `landscapes/`: six schedules in their default shape, any LR. Two questions, kept apart:
+
+**Steps.** Each trial shows its mean over all seeds of the landscape, to all methods and to the judge: how fast does a
+method find the lowest place? Counted are optimizer steps, ramps included. What a method would name at each moment is
+the best completed trial so far; its regret is its loss / the lowest mean of all cells - 1.
+
+**Whole studies** (`--studies`). Each trial shows one seed of three, as in a real study, and the finalists are confirmed
+with fresh seeds: how good is the winner that is named? A fresh seed is the mean times a random factor as wide as the
+landscape's seeds differ. The winner is judged by the mean over all seeds; it is within the noise where it lies no more
+than two standard errors of that difference above the lowest.
+
+The lowest of many noisy means is lucky, more so where there are few seeds: regrets of one or two percent are nothing.
+Ours goes through `tune_lr.study`, as in a real study with one slot. Repetitions differ by the sampler's seed and by the
+ramps.
 """
 
 import argparse
 import math
+import os
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import optuna
 from numpy.typing import NDArray
+from optuna.samplers import BaseSampler, GPSampler, TPESampler
 
-from landscapes.landscape import OURS, POINTS, RAMPS, SCHEDULES, Landscape, load, load_ramps, names
+from landscapes.landscape import (
+    FOLDER,
+    OURS,
+    POINTS,
+    RAMPS,
+    SCHEDULES,
+    SEARCH_SEEDS,
+    Landscape,
+    load,
+    load_ramps,
+    names,
+)
 from peers import valley
-from tune_lr.config import parse_config
-from tune_lr.lr_range_test import DivergenceDetector
+from tune_lr import search_space
+from tune_lr.config import Config, load_config, parse_config
+from tune_lr.lr_range_test import DivergenceDetector, find_lr_bounds
 from tune_lr.study import Study
 from tune_lr.study_dir import StudyDir
 from tune_lr.trial import Report, TrialSpec
 
 Array = NDArray[np.float64]
 LOW, HIGH = 1e-5, 10.0
-TRIALS = 48
+HORIZON = 60  # full trainings that are looked at; of the methods that may need more, 300
+TRIALS = 24  # of a whole study
+CHOSEN_ON = ("cnn_bn", "lenet5_momentum", "mlp_adamw")  # the method's constants; the others judge
 # The steps a trial took; and its configuration and its last loss, where it was completed.
 Trial = tuple[int, tuple[str, float, float] | None]
 Method = Callable[[Landscape, dict[str, Array], int], Iterator[Trial]]
-Trace = list[tuple[int, float]]  # steps so far, and the regret of what would be named
+Show = Callable[[TrialSpec], Sequence[float] | Array]  # a training's losses, POINTS + 1 of them
+Trace = list[tuple[float, float]]  # full trainings so far, and the regret of what would be named
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+SPACE = {"lr_schedule": {"choices": {name: {} for name in SCHEDULES}}}
+IN_MEMORY = Path("/dev/shm")  # studies write and sync a lot
 
 
 def random_search(landscape: Landscape, ramps: dict[str, Array], repetition: int) -> Iterator[Trial]:
     rng = np.random.default_rng(repetition)
-    for _ in range(20 * TRIALS):
+    while True:
         name, lr = str(rng.choice(SCHEDULES)), float(np.exp(rng.uniform(np.log(LOW), np.log(HIGH))))
-        yield landscape.max_steps, (name, lr, landscape.curve(name, lr)[-1])
+        yield landscape.max_steps, (name, lr, landscape.loss(name, lr))
 
 
 def grid_search(landscape: Landscape, ramps: dict[str, Array], repetition: int) -> Iterator[Trial]:
     """Thirteen LRs, two a decade, in any order."""
     cells = [(name, float(lr)) for name in SCHEDULES for lr in np.geomspace(LOW, HIGH, 13)]
     for i in np.random.default_rng(repetition).permutation(len(cells)):
-        yield landscape.max_steps, (*cells[i], landscape.curve(*cells[i])[-1])
+        yield landscape.max_steps, (*cells[i], landscape.loss(*cells[i]))
 
 
 def tpe_and_asha(landscape: Landscape, ramps: dict[str, Array], repetition: int) -> Iterator[Trial]:
     """Optuna's default TPE over the wide range, pruned by Ray's ASHA (grace period 1, reduction factor 4); each trial's
     last loss is told as complete, as Ray's OptunaSearch does."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=repetition))
+    study = optuna.create_study(sampler=TPESampler(seed=repetition))
     rungs: dict[int, list[float]] = {1: [], 4: []}
-    for _ in range(4 * TRIALS):
+    while True:
         trial = study.ask()
         name, lr = trial.suggest_categorical("lr_schedule", SCHEDULES), trial.suggest_float("lr", LOW, HIGH, log=True)
         curve = landscape.curve(name, lr)
@@ -76,57 +109,138 @@ def finder_and_onecycle(landscape: Landscape, ramps: dict[str, Array], repetitio
     """fastai's default: one ramp, its valley, one training."""
     lr = valley(RAMPS["fastai"], ramps["fastai"][repetition % len(ramps["fastai"])])
     if lr is not None:
-        loss = landscape.curve("onecycle", lr)[-1]
-        yield 100 + landscape.max_steps, ("onecycle", lr, loss)
+        yield len(RAMPS["fastai"]) + landscape.max_steps, ("onecycle", lr, landscape.loss("onecycle", lr))
 
 
-def ours(landscape: Landscape, ramps: dict[str, Array], repetition: int, **changes: object) -> Iterator[Trial]:
+def optuna_in_bounds(
+    landscape: Landscape,
+    ramps: dict[str, Array],
+    repetition: int,
+    sampler: Callable[[int], optuna.samplers.BaseSampler],
+) -> Iterator[Trial]:
+    """What ours would be with a sampler of Optuna's: the range test's bounds, first each schedule at the LR that is
+    expected to be best for it, then what the sampler proposes."""
+    lrs = [OURS.lr(step) for step in range(OURS.steps)]
+    losses = ramps["tune_lr"][np.random.default_rng(repetition).integers(len(ramps["tune_lr"]))]
+    steps = steps_of(losses)
+    bounds = find_lr_bounds([(lrs[:steps], losses[:steps])])
+    yield steps, None
+    low, high = bounds.low or LOW, bounds.high or HIGH
+    study = optuna.create_study(sampler=sampler(repetition))
+    for name in SCHEDULES if bounds.suggestion else ():
+        drawn = search_space.Draw(lr=0.0, lr_schedule=name, parameters={})
+        lr = search_space.expected_lr(drawn, bounds.suggestion or 0.0, landscape.max_steps, None)
+        study.enqueue_trial({"lr_schedule": name, "lr": min(max(lr, low), high)})
+    while True:
+        trial = study.ask()
+        name, lr = trial.suggest_categorical("lr_schedule", SCHEDULES), trial.suggest_float("lr", low, high, log=True)
+        study.tell(trial, loss := landscape.loss(name, lr))
+        yield landscape.max_steps, (name, lr, loss)
+
+
+def tpe(seed: int) -> BaseSampler:
+    return TPESampler(seed=seed, multivariate=True, group=True, n_startup_trials=6)
+
+
+def gp(seed: int) -> BaseSampler:
+    return GPSampler(seed=seed, n_startup_trials=6)
+
+
+# --- ours
+
+
+def config_of(landscape: Landscape, repetition: int, trials: int, **changes: object) -> Config:
     tenth = landscape.max_steps // POINTS
-    config = parse_config(
+    return parse_config(
         {
             "workload": "made_up:workload",
             "max_steps": tenth * POINTS,
             "report_every": tenth,
-            "num_trials": TRIALS,
+            "num_trials": trials,
             "seed": repetition,
-            "range_test": {"low": OURS.low, "high": OURS.high, "steps": OURS.steps, "replicates": 3},
-            "pruner": {"name": "asha", "min_steps": tenth, "reduction_factor": 3},
             "confirm": {"top": 0, "seeds": 1},
             "optimizer": {"name": "sgd"},
-            "parameters": {
-                "lr": {"min": "range_test", "max": "range_test"},
-                "lr_schedule": {"choices": {name: {} for name in SCHEDULES}},
-            },
+            "parameters": {"lr": {"min": "range_test", "max": "range_test"}, **SPACE},
             **changes,
         }
     )
-    chosen = iter(np.random.default_rng(repetition).permutation(len(ramps["tune_lr"])))
-    with tempfile.TemporaryDirectory() as folder:
+
+
+def replay(config: Config, ramps: dict[str, Array], show: Show) -> Iterator[tuple[Study, TrialSpec, int, float]]:
+    """Runs a study. Gives, after each trial, the trial, the steps it took and, where it was completed, its last loss,
+    else NaN."""
+    chosen = iter(np.random.default_rng(config.seed).permutation(len(ramps["tune_lr"])))
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY if IN_MEMORY.is_dir() else None) as folder:
         directory = StudyDir(Path(folder) / "study")
         directory.create({})
         study = Study(config, directory)
         while (spec := study.next_trial()) is not None:
-            if spec.ramp is not None:
-                steps = replay_ramp(study, spec, ramps["tune_lr"][next(chosen)])
-                yield steps, None
+            if spec.phase == "test":
+                study.report(spec.number, Report(step=0, over=True))
                 continue
-            curve = landscape.curve(spec.lr_schedule, spec.lr)
+            if spec.ramp is not None:
+                yield study, spec, replay_ramp(study, spec, ramps["tune_lr"][next(chosen)]), math.nan
+                continue
+            curve = show(spec)
             for point in range(1, POINTS + 1):
-                report = Report(point * tenth, metrics={"val_loss": curve[point]}, over=point == POINTS)
-                if not study.report(spec.number, report):
+                step = point * config.max_steps // POINTS
+                if not study.report(spec.number, report_of(step, curve[point], over=point == POINTS)):
                     break
-            last = (spec.lr_schedule, spec.lr, curve[-1]) if point == POINTS else None
-            yield landscape.max_steps * point // POINTS, last
+            yield study, spec, config.max_steps * point // POINTS, curve[-1] if point == POINTS else math.nan
+
+
+def recorded(landscape: Landscape, study_seed: int, seed: int | None) -> Show:
+    """`seed` is the one that search trials show; None: the mean. Confirmations are made up."""
+
+    def show(spec: TrialSpec) -> Array:
+        if spec.phase == "search":
+            return landscape.curve(spec.lr_schedule, spec.lr, seed)
+        rng = np.random.default_rng([study_seed, spec.seed, spec.number])
+        return landscape.curve(spec.lr_schedule, spec.lr) * math.exp(rng.normal(0, landscape.noise))
+
+    return show
+
+
+def report_of(step: int, loss: float, over: bool) -> Report:
+    return Report(step, metrics={"val_loss": float(loss)}, over=over)
 
 
 def replay_ramp(study: Study, spec: TrialSpec, losses: Array) -> int:
-    """Hands in a ramp that was run before, up to its divergence; returns its steps."""
+    """Hands in a ramp that was run before, up to its divergence; returns its steps. A ramp that is wider than the one
+    that was run takes from it what was run at the same LR; below that nothing happens but the noise of its start."""
     assert spec.ramp is not None
-    end = DivergenceDetector().update(losses.tolist())
-    steps = min(spec.ramp.steps, len(losses) if end is None else end + 1)
-    points = tuple((step + 1, spec.ramp.lr(step), float(losses[step])) for step in range(steps))
-    study.report(spec.number, Report(steps, points, over=True, diverged=end is not None))
+    lrs = [spec.ramp.lr(step) for step in range(spec.ramp.steps)]
+    ran = np.log([OURS.lr(step) for step in range(OURS.steps)])
+    at = np.searchsorted(ran, np.log(lrs) - 1e-9).clip(0, len(ran) - 1)
+    below = np.flatnonzero(np.log(lrs) < ran[0] - 1e-9)
+    at[below] = np.random.default_rng(0).integers(OURS.steps // 6, size=len(below))  # a decade
+    steps = steps_of(losses[at])
+    points = tuple((step + 1, lrs[step], float(losses[at[step]])) for step in range(steps))
+    study.report(spec.number, Report(steps, points, over=True, diverged=steps < len(lrs)))
     return steps
+
+
+def steps_of(losses: Array) -> int:
+    """How many steps a ramp takes until it is stopped."""
+    end = DivergenceDetector().update(losses.tolist())
+    return len(losses) if end is None else end + 1
+
+
+def ours(landscape: Landscape, ramps: dict[str, Array], repetition: int, **changes: object) -> Iterator[Trial]:
+    config = config_of(landscape, repetition, HORIZON * 2, **changes)
+    for _, spec, steps, loss in replay(config, ramps, recorded(landscape, repetition, None)):
+        yield steps, None if math.isnan(loss) else (spec.lr_schedule, spec.lr, loss)
+
+
+def ours_at_one_lr(landscape: Landscape, ramps: dict[str, Array], repetition: int) -> Iterator[Trial]:
+    """Ours, which expects the same LR to be best for all schedules."""
+    exponent, search_space.PEAK_EXPONENT = search_space.PEAK_EXPONENT, 0.0
+    search_space._expected_peak.cache_clear()
+    try:
+        yield from ours(landscape, ramps, repetition)
+    finally:
+        search_space.PEAK_EXPONENT = exponent
+        search_space._expected_peak.cache_clear()
 
 
 METHODS: dict[str, Method] = {
@@ -135,64 +249,234 @@ METHODS: dict[str, Method] = {
     "TPE + ASHA, wide": tpe_and_asha,
     "LR finder + one-cycle": finder_and_onecycle,
     "tune-lr": ours,
-    "- without the range test": partial(
-        ours, parameters={"lr": {"min": LOW, "max": HIGH}, "lr_schedule": {"choices": {name: {} for name in SCHEDULES}}}
-    ),
-    "- without pruning": partial(ours, pruner={"name": "none"}),
+    "- three ramps": partial(ours, range_test={"replicates": 3}),
+    "- without the range test": partial(ours, parameters={"lr": {"min": LOW, "max": HIGH}, **SPACE}),
+    "- one LR expected for all": ours_at_one_lr,
     "- random sampler": partial(ours, sampler={"name": "random"}),
+    "- TPE": partial(ours, sampler={"name": "tpe"}),
+    "- Optuna's TPE, first at the LRs expected": partial(optuna_in_bounds, sampler=tpe),
+    "- Optuna's GP, first at the LRs expected": partial(optuna_in_bounds, sampler=gp),
+    "- pruned at 10, 30, 90 %": partial(ours, pruner={"name": "asha", "reduction_factor": 3}),
 }
 
 
-def trace(method: Method, landscape: Landscape, ramps: dict[str, Array], repetition: int) -> Trace:
-    best = min(landscape.best(name) for name in landscape.schedules())
-    steps, lowest, points = 0, math.inf, []
-    for cost, completed in method(landscape, ramps, repetition):
-        steps += cost
+def trace(method: Method, landscape: Landscape, ramps: dict[str, Array], repetition: int, horizon: float) -> Trace:
+    """Up to `horizon` full trainings."""
+    trainings, lowest = 0.0, math.inf
+    points: Trace = []
+    for steps, completed in method(landscape, ramps, repetition):
+        trainings += steps / landscape.max_steps
+        if trainings > horizon:
+            break
         if completed is not None and completed[2] < lowest:
             lowest = completed[2]
-            points.append((steps, landscape.loss(*completed[:2]) / best - 1))
+            points.append((trainings, lowest / landscape.lowest - 1))
     return points
 
 
-def floor(landscape: Landscape) -> float:
-    """The regret of the best of all cells by the seeds that are searched on: what they do not tell."""
-    last = {cell: landscape.curve(*cell)[-1] for cell in landscape.curves}
-    return landscape.loss(*min(last, key=last.__getitem__)) / min(map(landscape.best, landscape.schedules())) - 1
+def trainings_to(points: Trace, regret: float) -> float:
+    return next((there for there, value in points if value <= regret), math.inf)
 
 
-def steps_to(points: Trace, regret: float) -> float:
-    return next((float(steps) for steps, value in points if value <= regret), math.inf)
+def regret_at(points: Trace, trainings: float) -> float:
+    return next((value for there, value in reversed(points) if there <= trainings), math.inf)
 
 
-def regret_at(points: Trace, steps: float) -> float:
-    return next((value for there, value in reversed(points) if there <= steps), math.inf)
+def whole_study(
+    landscape: Landscape, ramps: dict[str, Array], repetition: int, **changes: object
+) -> tuple[float, float, bool]:
+    """Trainings in all, the regret of the winner that is named, and whether that is within the noise."""
+    config = config_of(landscape, repetition, TRIALS, **{"confirm": {"top": 3, "seeds": 3}, **changes})
+    total = 0
+    show = recorded(landscape, repetition, repetition % len(SEARCH_SEEDS))
+    for study, _, steps, _ in replay(config, ramps, show):  # noqa: B007
+        total += steps
+    winner = study.verdict().winner
+    regret = landscape.loss(winner.lr_schedule, winner.lr) / landscape.lowest - 1
+    best_name = min(landscape.schedules(), key=landscape.best)
+    lrs, losses = landscape.means(best_name)
+    seeds = landscape.seeds_at(winner.lr_schedule, winner.lr), landscape.seeds_at(best_name, lrs[losses.argmin()])
+    error = landscape.noise * math.sqrt(sum(1 / n for n in seeds))
+    return total / landscape.max_steps, regret, regret <= 2 * error
+
+
+# --- tables
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f} %" if math.isfinite(value) else "-"
+
+
+def compare(landscapes: Sequence[Landscape], methods: Sequence[str], repetitions: int) -> dict[str, list[list[Trace]]]:
+    """By method and landscape: the traces. Prints the tables."""
+    found: dict[str, list[list[Trace]]] = {}
+    header = ["to 10 %", "to 5 %", "to 2 %", "regret at 8", "at 12", "worst at 12", "at 24", "worst at 24"]
+    print(
+        f"In full trainings; medians over {repetitions} repetitions, then over workloads (worst: of the workloads).\n"
+    )
+    print("| method | " + " | ".join(header) + " |\n|" + "---|" * (len(header) + 1))
+    for title in methods:
+        found[title] = []
+        horizon = 5 * HORIZON if title in ("random", "grid") else HORIZON / 2 if title.startswith("-") else HORIZON
+        for landscape in landscapes:
+            ramps = load_ramps(landscape.name)
+            found[title].append(
+                [trace(METHODS[title], landscape, ramps, repetition, horizon) for repetition in range(repetitions)]
+            )
+        print(f"| {title} | {' | '.join(row(found[title]))} |", flush=True)
+    for group in ("chosen on", "judged"):
+        inside = [i for i, one in enumerate(landscapes) if (one.name in CHOSEN_ON) == (group == "chosen on")]
+        if inside:
+            print(f"\nOf the workloads {group}:\n\n| method | {' | '.join(header)} |\n|{'---|' * (len(header) + 1)}")
+            for title, traces in found.items():
+                print(f"| {title} | {' | '.join(row([traces[i] for i in inside]))} |")
+    print("\nRegret after 12 full trainings, median (5th to 95th percentile):\n")
+    print(f"| workload | {' | '.join(methods)} |\n|{'---|' * (len(methods) + 1)}")
+    for i, landscape in enumerate(landscapes):
+        cells = []
+        for traces in found.values():
+            regrets = [min(1e9, regret_at(points, 12)) for points in traces[i]]
+            low, middle, high = np.percentile(regrets, [5, 50, 95])
+            cells.append(f"{percent(middle)} ({100 * low:.0f} to {100 * high:.0f})" if high < 1e9 else "-")
+        print(f"| {landscape.name} | {' | '.join(cells)} |")
+    return found
+
+
+def row(traces: list[list[Trace]]) -> list[str]:
+    reached = [np.median([[trainings_to(p, r) for p in one] for one in traces], axis=1) for r in (0.10, 0.05, 0.02)]
+    regrets = {n: np.median([[regret_at(p, n) for p in one] for one in traces], axis=1) for n in (8, 12, 24)}
+    cells = [f"{np.median(values):.1f}" for values in reached] + [percent(float(np.median(regrets[8])))]
+    for n in (12, 24):
+        cells += [percent(float(np.median(regrets[n]))), percent(float(np.max(regrets[n])))]
+    return cells
+
+
+def studies(landscapes: Sequence[Landscape], repetitions: int) -> None:
+    kinds: dict[str, dict[str, object]] = {
+        f"tune-lr, {TRIALS} trials": {},
+        "- random sampler": {"sampler": {"name": "random"}},
+        "- TPE": {"sampler": {"name": "tpe"}},
+        "- pruned at 10, 30, 90 %": {"pruner": {"name": "asha", "reduction_factor": 3}},
+        "- not confirmed": {"confirm": {"top": 0, "seeds": 1}},
+    }
+    print(
+        f"Whole studies with one seed and a confirmation; {repetitions} repetitions of {len(landscapes)} workloads.\n"
+    )
+    print("| study | trainings in all | median regret | 90th percentile | within the noise | worst workload |")
+    print("|---|---|---|---|---|---|")
+    for title, changes in kinds.items():
+        found = [
+            [whole_study(one, load_ramps(one.name), repetition, **changes) for repetition in range(repetitions)]
+            for one in landscapes
+        ]
+        cells = np.array(found, dtype=float)  # (workload, repetition, figure)
+        inside = cells[..., 2].mean(axis=1)
+        worst = f"{landscapes[int(inside.argmin())].name}, {100 * inside.min():.0f} %"
+        print(
+            f"| {title} | {np.median(cells[..., 0]):.1f} | {percent(float(np.median(cells[..., 1])))} | "
+            f"{percent(float(np.percentile(cells[..., 1], 90)))} | {100 * inside.mean():.0f} % | {worst} |",
+            flush=True,
+        )
+
+
+def live(workloads: Sequence[str], repetitions: int) -> None:
+    """Trains: the default study's space, shapes of the schedules included, which no landscape has."""
+    sys.path.append(str(FOLDER))
+    import torch
+    from generate import WORKLOADS, train_cell
+
+    torch.set_num_threads(1)
+    parameters = load_config("lenet5_mnist").to_dict()["parameters"]
+    old = {"num_trials": 48, "sampler": {"name": "tpe"}, "range_test": {"replicates": 3}}
+    old["pruner"] = {"name": "asha", "reduction_factor": 3}
+    kinds: dict[str, dict[str, object]] = {
+        "48 trials of TPE, pruned": old,
+        f"{TRIALS} trials of TPE": {"sampler": {"name": "tpe"}},
+        f"{TRIALS} random trials": {"sampler": {"name": "random"}},
+        f"tune-lr, {TRIALS} trials": {},
+    }
+    print(f"Whole studies, trained; {repetitions} repetitions. The winner's mean loss over 8 fresh seeds.\n")
+    print("| workload | study | trainings in all | winner, median (quartiles) | against tune-lr, paired, median |")
+    print("|---|---|---|---|---|")
+    for work in (one for one in WORKLOADS if one.name in workloads):
+        landscape, ramps = load(work.name), load_ramps(work.name)
+        losses: dict[str, list[float]] = {title: [] for title in kinds}
+        costs: dict[str, list[float]] = {title: [] for title in kinds}
+        for repetition in range(repetitions):
+            for title, changes in kinds.items():
+                settings = {
+                    "confirm": {"top": 3, "seeds": 3},
+                    "parameters": parameters,
+                    "num_trials": TRIALS,
+                    **changes,
+                }
+                config = config_of(landscape, 100 * repetition, TRIALS, **settings)
+
+                def show(spec: TrialSpec) -> list[float]:
+                    curve = train_cell(work, spec.lr_schedule, spec.lr, spec.seed, spec.parameters)  # noqa: B023
+                    return [min(loss, curve[0]) for loss in curve]
+
+                spent = 0
+                for study, _, steps, _ in replay(config, ramps, show):  # noqa: B007
+                    spent += steps
+                won = study.verdict().winner
+                shape = {name.partition(".")[2]: value for name, value in won.parameters.items()}
+                fresh = [train_cell(work, won.lr_schedule, won.lr, 10_000 + seed, shape)[-1] for seed in range(8)]
+                losses[title].append(float(np.mean(fresh)))
+                costs[title].append(spent / config.max_steps)
+        for title in kinds:
+            low, middle, high = np.percentile(losses[title], [25, 50, 75])
+            ratio = np.median(np.array(losses[title]) / np.array(losses[f"tune-lr, {TRIALS} trials"]))
+            print(
+                f"| {work.name} | {title} | {np.median(costs[title]):.1f} | {middle:.4f} ({low:.4f} to {high:.4f}) | "
+                f"{ratio:.3f} |",
+                flush=True,
+            )
+
+
+def plot(found: dict[str, list[list[Trace]]], path: Path) -> None:
+    """The median regret of the median workload over the trainings spent."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    trainings = np.arange(1, HORIZON + 1, 0.25)
+    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    for title, traces in found.items():
+        if title.startswith("-"):
+            continue
+        regrets = np.array([[[min(9.0, regret_at(p, n)) for n in trainings] for p in one] for one in traces])
+        middle = 100 * np.median(np.median(regrets, axis=1), axis=0)
+        axes.plot(trainings, middle, label=title, linewidth=2.5 if title == "tune-lr" else 1.2)
+    axes.set(xscale="log", xlabel="full trainings spent, ramps included", ylabel="above the best, %", ylim=(0, 60))
+    axes.set_xticks([1, 2, 4, 8, 12, 24, 48], [1, 2, 4, 8, 12, 24, 48])
+    axes.grid(alpha=0.3)
+    axes.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Compares searches on the landscapes, in optimizer steps.")
     parser.add_argument("--repetitions", type=int, default=20)
     parser.add_argument("--only", nargs="+", choices=names(), default=names(), help="these workloads")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="these methods")
+    parser.add_argument("--plot", type=Path, help="write a picture of the methods that are no variants of ours")
+    parser.add_argument("--studies", action="store_true", help="whole studies with one seed and a confirmation")
+    parser.add_argument("--live", action="store_true", help="whole studies that train, over the default study's space")
     options = parser.parse_args()
+    os.nice(10)
+    if options.live:
+        live(options.only, options.repetitions)
+        return
     landscapes = [load(name) for name in options.only]
-    print("In full trainings; medians over repetitions, then over workloads (90th: percentile).")
-    print(
-        f"Who knew every cell would be left with a regret of {100 * np.median(list(map(floor, landscapes))):.1f} %.\n"
-    )
-    header = ["to 5 %", "to 10 %", "90th to 10 %", "regret at 12", "at 24"]
-    print("| method | " + " | ".join(header) + " |\n|" + "---|" * (len(header) + 1))
-    for title, method in METHODS.items():
-        figures = []
-        for landscape in landscapes:
-            ramps, full = load_ramps(landscape.name), landscape.max_steps
-            traces = [trace(method, landscape, ramps, repetition) for repetition in range(options.repetitions)]
-            to5, to10 = ([steps_to(points, regret) / full for points in traces] for regret in (0.05, 0.10))
-            at12, at24 = ([regret_at(points, n * full) for points in traces] for n in (12, 24))
-            slow = np.percentile(to10, 90, method="higher")
-            figures.append([np.median(to5), np.median(to10), slow, np.median(at12), np.median(at24)])
-        to5, to10, slow, at12, at24 = np.median(np.array(figures), axis=0)
-        print(
-            f"| {title} | {to5:.1f} | {to10:.1f} | {slow:.1f} | {100 * at12:.1f} % | {100 * at24:.1f} % |", flush=True
-        )
+    if options.studies:
+        studies(landscapes, options.repetitions)
+        return
+    found = compare(landscapes, options.methods, options.repetitions)
+    if options.plot:
+        plot(found, options.plot)
 
 
 if __name__ == "__main__":

@@ -48,7 +48,8 @@ class Finished:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
     """LeNet-5 on real digits, two slots, W&B offline: 3 ramps, 8 trials, 2 x 2 confirmations."""
     root = tmp_path_factory.mktemp("finished")
-    settings = ["max_steps=62", "report_every=31", "pruner.min_steps=31", "confirm={top: 2, seeds: 2}"]
+    pruner = "pruner={name: asha, min_steps: 31}"
+    settings = ["max_steps=62", "report_every=31", pruner, "range_test.replicates=3", "confirm={top: 2, seeds: 2}"]
     with tempfile.TemporaryDirectory(prefix="r") as ray:  # short: the paths of sockets may have 107 characters
         process = tune_lr(
             "search",

@@ -17,7 +17,8 @@ from tune_lr.terminal import Progress, show_plan, show_schedule, sparkline
 from tune_lr.trial import Report, TrialSpec
 
 STEPS = 100
-SHORT = [f"max_steps={STEPS}", "report_every=25", "pruner={}"]
+SETTINGS = ["num_trials=48", "range_test.replicates=3", "sampler.name=tpe", "pruner={}"]
+SHORT = [*SETTINGS, f"max_steps={STEPS}", "report_every=25"]
 PLAN = Plan(ramps=0, ramp_steps=300, trials=4, confirmations=0, max_steps=STEPS)
 
 

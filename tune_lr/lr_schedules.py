@@ -667,6 +667,11 @@ class LRSchedule:
         """LR / peak LR of the optimizer step with the 0-based index `step`."""
         return self.lr(1.0, step)
 
+    def mean_factor(self) -> float:
+        """The mean of `factor` over the budget, to a few percent: of at most 50 steps, spread evenly."""
+        places = min(50, self.max_steps)
+        return sum(self.factor((2 * i + 1) * self.max_steps // (2 * places)) for i in range(places)) / places
+
     def lr(self, peak: float, step: int) -> float:
         """LR of the optimizer step with the 0-based index `step`.
 

@@ -99,11 +99,11 @@ num_trials: 24          # trials of the search; range test and confirmation come
 seed: 0
 
 # First the LR range test: short runs in which the LR rises from low to high bound the search.
-range_test: {low: 1e-5, high: 10, steps: 200, replicates: 3}
+range_test: {low: 1e-5, high: 10, steps: 200, replicates: 1}
 
-# Then the search: tpe proposes trials, and about the best third of each LR schedule goes on at 20, 60 and 180 steps.
-sampler: {name: tpe}
-pruner: {name: asha, min_steps: 20, reduction_factor: 3}
+# Then the search: trials are proposed by what the earlier ones have shown, and trained to their end.
+sampler: {name: gp}
+pruner: {name: none}
 
 # Then the confirmation: the best trials of the 2 best LR schedules again, with 3 fresh seeds each.
 confirm: {top: 2, seeds: 3}

@@ -1,12 +1,33 @@
 """One conditional draw from the search space, inside the bounds that the range test found."""
 
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-from optuna.trial import Trial
+from functools import lru_cache
+from statistics import median
+from typing import Any, Protocol
 
 from tune_lr.config import Distribution, LRRange, Parameters
+from tune_lr.errors import InputError
+from tune_lr.lr_range_test import LRBounds
+from tune_lr.lr_schedules import make_lr_schedule
+
+# The best peak LR of a schedule is about 0.9 times the range test's suggestion, divided by the root of the schedule's
+# mean factor: the longer it stays below its peak, the higher that may be. Chosen on three of the eight workloads in
+# benchmarks/landscapes.
+PEAK, PEAK_EXPONENT = 0.9, -0.5
+# Where the range test abstains, the LR at which its ramps diverged still says something: a suggestion is about a
+# twentieth of that, give or take half a decade.
+OF_DIVERGENCE, TRUST = 0.05, 0.3
+
+
+class Suggests(Protocol):
+    """What a draw needs of an Optuna trial."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any], /) -> Any: ...
+    def suggest_float(self, name: str, low: float, high: float, /, *, log: bool = False) -> float: ...
+    def suggest_int(self, name: str, low: int, high: int, /) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -20,7 +41,7 @@ class Draw:
     optimizer: dict[str, Any] = field(default_factory=dict)
 
 
-def draw(trial: Trial, space: Parameters, bounds: tuple[float, float]) -> Draw:
+def draw(trial: Suggests, space: Parameters, bounds: tuple[float, float]) -> Draw:
     """Draws from `space`; `bounds` (low, high) stand where it says `range_test`.
 
     One `lr` for all schedules: what one of them teaches about it serves the others. A schedule's parameters are drawn
@@ -34,6 +55,38 @@ def draw(trial: Trial, space: Parameters, bounds: tuple[float, float]) -> Draw:
     return Draw(lr, name, parameters, optimizer)
 
 
+def suggested_lr(bounds: LRBounds) -> tuple[float | None, float]:
+    """The range test's suggestion, or what stands in for it, and how far it is to be trusted, 0 to 1."""
+    if bounds.suggestion is not None:
+        return bounds.suggestion, 1.0
+    if bounds.divergence_lrs:
+        return OF_DIVERGENCE * median(bounds.divergence_lrs), TRUST
+    return None, 0.0
+
+
+def expected_lr(drawn: Draw, suggestion: float, max_steps: int, steps_per_epoch: int | None) -> float:
+    """The peak LR that is expected to be best for a configuration, given the range test's suggestion."""
+    parameters = json.dumps(drawn.parameters, sort_keys=True)
+    return suggestion * _expected_peak(drawn.lr_schedule, parameters, max_steps, steps_per_epoch or max_steps)
+
+
+@lru_cache(maxsize=10_000)
+def _expected_peak(name: str, parameters: str, max_steps: int, steps_per_epoch: int) -> float:
+    try:
+        schedule = make_lr_schedule(name, json.loads(parameters), max_steps, steps_per_epoch=steps_per_epoch)
+    except InputError:  # the worker that trains it will say so
+        return PEAK
+    return float(PEAK * max(schedule.mean_factor(), 1e-3) ** PEAK_EXPONENT)
+
+
+def middle(space: LRRange, bounds: tuple[float, float]) -> float:
+    """The LR in the middle of those that are searched, on a log scale."""
+    if space.value is not None:
+        return float(space.value)
+    low, high = (min(space.values), max(space.values)) if space.values else lr_interval(space, bounds)
+    return math.sqrt(low * high)
+
+
 def lr_interval(space: LRRange, bounds: tuple[float, float]) -> tuple[float, float]:
     """The interval that `lr` is drawn from."""
     low = bounds[0] if space.min == "range_test" else float(space.min or 0.0)
@@ -41,7 +94,7 @@ def lr_interval(space: LRRange, bounds: tuple[float, float]) -> tuple[float, flo
     return min(low, high), max(low, high)
 
 
-def _draw_lr(trial: Trial, how: LRRange, bounds: tuple[float, float]) -> float:
+def _draw_lr(trial: Suggests, how: LRRange, bounds: tuple[float, float]) -> float:
     if how.value is not None:
         return float(how.value)
     if how.values is not None:
@@ -49,7 +102,7 @@ def _draw_lr(trial: Trial, how: LRRange, bounds: tuple[float, float]) -> float:
     return trial.suggest_float("lr", *lr_interval(how, bounds), log=True)
 
 
-def _draw(trial: Trial, name: str, how: Distribution) -> Any:
+def _draw(trial: Suggests, name: str, how: Distribution) -> Any:
     if how.value is not None:
         return how.value
     if how.values is not None and any(isinstance(value, list) for value in how.values):

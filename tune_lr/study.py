@@ -10,7 +10,6 @@ on. Each phase is an Optuna study of its own in one journal, so that ramps and l
 What is told here is on disk before the call returns: curves first, then the journal.
 """
 
-import heapq
 import json
 import math
 import os
@@ -36,7 +35,8 @@ from tune_lr.config import Config
 from tune_lr.errors import InputError, NoAnswerError, ResourceError, TuneLRError, one_line
 from tune_lr.lr_range_test import LRBounds, Ramp, find_lr_bounds
 from tune_lr.plan import PHASES, needs_range_test, planned_confirmation
-from tune_lr.search_space import draw, lr_interval
+from tune_lr.sampler import LRSampler, Place
+from tune_lr.search_space import Draw, Suggests, draw, expected_lr, lr_interval, middle, suggested_lr
 from tune_lr.study_dir import CURVE_COLUMNS, RANGE_CURVE_COLUMNS, Checkpoint, StudyDir, TrialRow
 from tune_lr.trial import Report, TrialSpec
 from tune_lr.verdict import Verdict, choose_finalists, judge, rank_search
@@ -51,10 +51,8 @@ PENALTY = 1e30
 # All search trials share the study's seed. Ramps and confirmations are fresh, and never meet each other's.
 RAMP_SEEDS, CONFIRM_SEEDS = 1, 1001
 # Half-way the best LR is looked at: nearer to a bound than this share of the range, in decades, it has the range go on
-# beyond that bound by this factor.
-EDGE, WIDENED_BY = 0.1, 10**0.5
-# What the sampler looks at: so many of the best trials, and of the latest.
-BEST, LATEST = 25, 475
+# beyond that bound by this factor. The best of fewer trials lies anywhere.
+EDGE, WIDENED_BY, ENOUGH = 0.1, 10**0.5, 8
 TEST = -1  # the number of the pass over the test data, which is no trial
 
 
@@ -120,7 +118,7 @@ class Study:
         self._observers, self._phases, self._strict = tuple(observers), tuple(phases), strict
         self._storage = _open_journal(directory)
         known = [ledger for ledger in LEDGERS if ledger != "widened"]
-        self._optuna = {ledger: _open_ledger(ledger, config, self._storage) for ledger in known}
+        self._optuna = {ledger: _open_ledger(ledger, config, self._storage, self._place) for ledger in known}
         self._widening: dict[str, Any] | None = self._optuna["search"].user_attrs.get("widening")  # when it was looked
         self._open: dict[int, _Open] = {}
         self._again: deque[TrialSpec] = deque()
@@ -141,7 +139,7 @@ class Study:
         self._closed: dict[str, Any] = self._optuna["search"].user_attrs.get("closed", {})
         try:
             if self.widened:
-                self._optuna["widened"] = _open_ledger("widened", config, self._storage)
+                self._optuna["widened"] = _open_ledger("widened", config, self._storage, self._place)
             self._load()
             lost = directory.numbers() - self._numbers()
             if lost:
@@ -247,7 +245,7 @@ class Study:
             if self.config.fixed[index].keep_model:
                 spec = replace(spec, checkpoint=str(self.directory.checkpoint(number)))
         elif ledger in SEARCHES:
-            drawn = draw(trial, self.config.parameters, self._search_bounds())
+            drawn = self._draw(trial)
             spec = TrialSpec(number, "search", seed, max_steps, **vars(drawn))
         else:
             first = self._missing_confirmations()[0]
@@ -259,6 +257,17 @@ class Study:
         self._specs[number] = spec
         self._open[number] = _Open(spec, trial, ledger)
         return spec
+
+    def _draw(self, trial: Suggests) -> Draw:
+        return draw(trial, self.config.parameters, self._search_bounds())
+
+    def _place(self, trial: Suggests) -> tuple[float, float]:
+        """See `sampler.Place`."""
+        drawn, config = self._draw(trial), self.config
+        suggestion, trust = suggested_lr(self.bounds) if self.bounds is not None else (None, 0.0)
+        centre = suggestion or middle(config.parameters.lr, self._search_bounds())
+        expected = expected_lr(drawn, centre, config.max_steps, self.facts.get("steps_per_epoch"))
+        return math.log10(drawn.lr / expected), trust
 
     # --- what comes back ------------------------------------------------------------------------------------
 
@@ -435,10 +444,12 @@ class Study:
     def _look_at_the_edges(self) -> None:
         """Half-way through the search, once: where the best LR lies near a bound that the range test has set, the range
         goes on beyond it."""
-        if self._widening is not None or self._share_of_search() < 0.5:
+        if self._widening is not None or self._share_of_search() < 0.5 or not self._remaining("search"):
             return
         found, how, metric = self.bounds, self.config.parameters.lr, self.config.metric
         searched = [row for row in self.rows() if row.phase == "search" and not row.label]
+        if len(searched) < ENOUGH:
+            return
         best = next(iter(rank_search(searched, metric.name, metric.goal)), None)
         widening: dict[str, Any] = {"after": len(searched)}
         if best is not None and found is not None and found.low is not None and found.high is not None:
@@ -454,7 +465,7 @@ class Study:
         self._widening = widening
         if self.widened:
             self.directory.write_json(self.directory.widened_json, self.widened)
-            self._optuna["widened"] = _open_ledger("widened", self.config, self._storage)
+            self._optuna["widened"] = _open_ledger("widened", self.config, self._storage, self._place)
             self._copy_widened()
             self._tell("notice", widened_text(self.widened))
 
@@ -476,7 +487,7 @@ class Study:
                 )
                 study.add_trial(copy)
         if not self._asked["widened"]:  # with the seed of an empty study it would begin as the search has begun
-            study.sampler = _sampler(self.config, len(study.trials))
+            study.sampler = _sampler(self.config, len(study.trials), self._place)
 
     # --- confirmation and test ------------------------------------------------------------------------------
 
@@ -856,7 +867,7 @@ def _no_journal(path: Path, error: Exception) -> ResourceError:
     return ResourceError(f"{path}: cannot be read as an Optuna journal ({what}); put the whole file back")
 
 
-def _open_ledger(ledger: str, config: Config, storage: JournalStorage) -> optuna.Study:
+def _open_ledger(ledger: str, config: Config, storage: JournalStorage, place: Place) -> optuna.Study:
     searching = ledger in SEARCHES
     pruner = _pruner(config) if searching else NopPruner()
     if ledger in optuna.get_all_study_names(storage):
@@ -865,50 +876,20 @@ def _open_ledger(ledger: str, config: Config, storage: JournalStorage) -> optuna
         goal = "minimize" if ledger == "range_test" else config.metric.goal
         study = optuna.create_study(study_name=ledger, storage=storage, direction=goal, pruner=pruner)
     # The same seed again would propose the first trials again.
-    study.sampler = _sampler(config, len(study.trials)) if searching else RandomSampler(seed=0)
+    study.sampler = _sampler(config, len(study.trials), place) if searching else RandomSampler(seed=0)
     return study
 
 
-def _sampler(config: Config, trials: int) -> BaseSampler:
+def _sampler(config: Config, trials: int, place: Place) -> BaseSampler:
+    if config.sampler.name == "gp":
+        return LRSampler(place, config.seed)
     seed = config.seed + trials
     if config.sampler.name == "random":
         return RandomSampler(seed=seed)
     # Measured on conditional spaces: the steadiest of TPE's forms with one LR shared by all schedules.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return BoundedTPE(multivariate=True, group=True, constant_liar=True, seed=seed)
-
-
-class BoundedTPE(TPESampler):
-    """TPE that looks at the best `BEST` and the latest `LATEST` trials alone, so that a proposal costs the same however
-    long the study is. TPE takes at most 25 trials for good ones, and weighs old ones less; up to `LATEST` trials it is
-    TPE itself."""
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
-        return super().infer_relative_search_space(_BoundedStudy(study), trial)
-
-    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]) -> dict[str, Any]:
-        return super().sample_relative(_BoundedStudy(study), trial, search_space)
-
-    def sample_independent(self, study: optuna.Study, trial: FrozenTrial, name: str, distribution: Any) -> Any:
-        return super().sample_independent(_BoundedStudy(study), trial, name, distribution)
-
-
-class _BoundedStudy(optuna.Study):
-    """A study as `BoundedTPE` sees it."""
-
-    def __init__(self, study: optuna.Study) -> None:
-        vars(self).update(vars(study))
-
-    def _get_trials(self, *arguments: Any, **options: Any) -> list[FrozenTrial]:
-        trials = super()._get_trials(*arguments, **options)
-        if len(trials) <= LATEST:
-            return trials
-        sign = -1.0 if self.direction == StudyDirection.MAXIMIZE else 1.0
-        older = [trial for trial in trials[:-LATEST] if trial.state == TrialState.COMPLETE]
-        best = heapq.nsmallest(BEST, older, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
-        running = [trial for trial in trials[:-LATEST] if trial.state == TrialState.RUNNING]
-        return [*sorted([*best, *running], key=lambda trial: trial.number), *trials[-LATEST:]]
+        return TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed)
 
 
 class ScheduleHalving(BasePruner):

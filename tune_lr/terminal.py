@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 LEADERS, LEADERS_REPORTED = 5, 10
 TITLES = {"range_test": "LR range test", "search": "search", "confirm": "confirm"}
-UNITS = {"range_test": "ramps", "search": "trials", "confirm": "trials"}
+UNITS = {"range_test": "ramp", "search": "trial", "confirm": "trial"}
 SPARKS = "▁▂▃▄▅▆▇█"
 
 
@@ -79,7 +79,8 @@ class Progress:
             self._phase, self._total = phase, trials
             if not same:
                 self._ended, self._steps_of_ended = 0, []
-        how_many = f"{trials} {UNITS[phase]}" if trials else "as many trials as the budget buys"
+        plural = "s" * (trials != 1)
+        how_many = f"{trials} {UNITS[phase]}{plural}" if trials else "as many trials as the budget buys"
         self._console.print(f"[bold]{TITLES[phase]}[/]: {how_many}")
 
     def trial_started(self, trial: TrialSpec) -> None:
@@ -198,7 +199,7 @@ class Progress:
             bar.add_row(
                 Text(TITLES[self._phase], style="bold"),
                 ProgressBar(total=1.0, completed=share, width=30),
-                f"{self._ended}{of} {UNITS[self._phase]}",
+                f"{self._ended}{of} {UNITS[self._phase]}{'s' * (self._total != 1)}",
                 starting or (f"{left} left" if left else ""),
             )
             parts.append(bar)
@@ -237,9 +238,8 @@ def show_plan(
     if plan.ramps:
         ramp = config.range_test
         shape = {"exponential": "", "linear": ", linear", "staircase": f", {ramp.stairs} stairs"}[ramp.mode]
-        table.add_row(
-            "LR range test", f"{plan.ramps} ramps of {plan.ramp_steps} steps, LR {ramp.low:g} to {ramp.high:g}{shape}"
-        )
+        ramps = f"{plan.ramps} ramp{'s' * (plan.ramps != 1)} of {plan.ramp_steps} steps"
+        table.add_row("LR range test", f"{ramps}, LR {ramp.low:g} to {ramp.high:g}{shape}")
     if plan.trials and config.fixed:
         s = "s" * (len(config.fixed) > 1)
         table.add_row("fixed", f"{len(config.fixed)} configuration{s} of {plan.max_steps} steps, none pruned")

@@ -18,7 +18,7 @@ import csv
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -333,9 +333,11 @@ def batches(items: int, batch_size: int, steps: int, seed: int) -> Iterator[Tens
             done += 1
 
 
-def train_cell(work: Work, name: str, lr: float, seed: int) -> list[float]:
+def train_cell(
+    work: Work, name: str, lr: float, seed: int, parameters: Mapping[str, object] | None = None
+) -> list[float]:
     """The validation losses of one training, POINTS + 1 of them, inf once it has diverged."""
-    schedule = make_lr_schedule(name, {}, work.max_steps)
+    schedule = make_lr_schedule(name, parameters or {}, work.max_steps)
     steps = range(work.max_steps)
     lrs, momenta = [schedule.lr(lr, step) for step in steps], [schedule.momentum(step) for step in steps]
     _, values = descend(

@@ -1,13 +1,15 @@
 """Reads the landscapes that `generate.py` made: final losses over (LR schedule, LR), and curves of LR range tests."""
 
 import csv
+import math
 from collections import defaultdict
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.interpolate import PchipInterpolator
 
 from tune_lr.lr_range_test import Ramp
 
@@ -35,11 +37,13 @@ def curve_fields() -> list[str]:
     return [f"loss_{point}" for point in range(POINTS + 1)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Landscape:
     """What one workload reaches: `curves[lr_schedule, lr][seed]` is the validation loss, shape (POINTS + 1,).
 
-    A loss that is no better than before the first step, or not finite, counts as that: nothing was learned.
+    A loss that is no better than before the first step, or not finite, counts as that: nothing was learned. Between the
+    LRs that were trained a curve is drawn in log LR that is smooth and never overshoots (Fritsch and Carlson, "Monotone
+    piecewise cubic interpolation", 1980): straight lines would make a kink, and a minimum, of every lucky mean.
     """
 
     name: str
@@ -54,14 +58,12 @@ class Landscape:
             by_schedule.setdefault(name, []).append((lr, seeds))
         return by_schedule
 
-    @cached_property
-    def _shared(self) -> dict[str, tuple[Array, Array]]:
-        """By schedule: log LRs, shape (n,), and curves, shape (n, POINTS + 1), the mean over SEARCH_SEEDS."""
-        shared: dict[str, tuple[Array, Array]] = {}
-        for name, cells in self._cells.items():
-            curves = [np.mean([seeds[seed] for seed in SEARCH_SEEDS if seed in seeds], axis=0) for _, seeds in cells]
-            shared[name] = np.log([lr for lr, _ in cells]), np.array(curves)
-        return shared
+    @cache  # noqa: B019
+    def _smooth(self, lr_schedule: str, seed: int | None) -> PchipInterpolator:
+        """The curves over log LR: of one seed, or the mean over all that a cell has."""
+        cells = self._cells[lr_schedule]
+        chosen = [list(seeds.values()) if seed is None else [seeds.get(seed, seeds[min(seeds)])] for _, seeds in cells]
+        return PchipInterpolator(np.log([lr for lr, _ in cells]), [np.mean(curves, axis=0) for curves in chosen])
 
     def schedules(self) -> list[str]:
         return [name for name in SCHEDULES if name in self._cells]
@@ -73,14 +75,31 @@ class Landscape:
         return lrs, np.array([np.mean([curve[-1] for curve in seeds.values()]) for _, seeds in cells])
 
     def loss(self, lr_schedule: str, lr: float) -> float:
-        """The mean final loss at any LR: linear in log LR between the LRs that were trained, beyond them the next."""
-        lrs, losses = self.means(lr_schedule)
-        return float(np.interp(np.log(lr), np.log(lrs), losses))
+        """The mean final loss at any LR; beyond those that were trained, at the next."""
+        return float(self.curve(lr_schedule, lr)[-1])
 
-    def curve(self, lr_schedule: str, lr: float) -> Array:
-        """What a training shows, at any LR, as the mean over the seeds that all cells have: shape (POINTS + 1,)."""
-        log_lrs, curves = self._shared[lr_schedule]
-        return np.array([np.interp(np.log(lr), log_lrs, losses) for losses in curves.T])
+    def curve(self, lr_schedule: str, lr: float, seed: int | None = None) -> Array:
+        """What a training shows at any LR, with one of SEARCH_SEEDS or as the mean over all: shape (POINTS + 1,)."""
+        smooth = self._smooth(lr_schedule, seed)
+        curve: Array = smooth(min(max(math.log(lr), smooth.x[0]), smooth.x[-1]))
+        return curve
+
+    def seeds_at(self, lr_schedule: str, lr: float) -> int:
+        """How many seeds the trained LR has that is nearest."""
+        lrs, _ = self.means(lr_schedule)
+        return len(self.curves[lr_schedule, float(lrs[np.abs(np.log(lrs / lr)).argmin()])])
+
+    @cached_property
+    def noise(self) -> float:
+        """The standard deviation of a final loss from seed to seed, as a part of it, near the best."""
+        losses = [[curve[-1] for curve in seeds.values()] for (name, lr), seeds in self.curves.items()
+                  if len(seeds) > 1 and self.loss(name, lr) < 1.3 * self.lowest]  # fmt: skip
+        return float(np.sqrt(np.mean([np.var(np.log(values), ddof=1) for values in losses])))
+
+    @cached_property
+    def lowest(self) -> float:
+        """The lowest mean final loss of all cells."""
+        return min(map(self.best, self.schedules()))
 
     def best(self, lr_schedule: str) -> float:
         return float(self.means(lr_schedule)[1].min())

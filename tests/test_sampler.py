@@ -1,0 +1,219 @@
+"""What is proposed next: whole studies on the made-up landscape of simulated.py, and the laws of the process."""
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from simulated import (
+    BEST_LR,
+    DIVERGES_AT,
+    FIXED_LR,
+    SMALL,
+    config_of,
+    descend,
+    execute,
+    loss,
+    noise,
+    open_study,
+    ramp,
+    ramp_loss,
+    train,
+)
+from tune_lr.config import Config
+from tune_lr.lr_range_test import LRBounds
+from tune_lr.sampler import BEST, LATEST, Point, expected_improvement
+from tune_lr.search_space import PEAK, Draw, expected_lr, suggested_lr
+from tune_lr.trial import Report, TrialSpec
+
+SIX = {name: {} for name in ("constant", "step", "exponential", "cosine", "onecycle", "cyclic")}
+WIDE = {"lr": {"min": 1e-5, "max": 10.0}, "lr_schedule": {"choices": SIX}}
+RANGE_TEST = {"lr": SMALL["parameters"]["lr"], "lr_schedule": {"choices": SIX}}
+SEARCH: dict[str, Any] = {
+    "sampler": {"name": "gp"},
+    "pruner": {"name": "none"},
+    "confirm": {"top": 0, "seeds": 1},
+    "parameters": RANGE_TEST,
+    "num_trials": 14,
+}
+
+
+Figure = Callable[[float], float]
+
+
+@pytest.fixture(autouse=True)
+def _without_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+
+
+def proposals(root: Path, slots: int = 1, of: Figure | None = None, **changes: Any) -> list[TrialSpec]:
+    """The search trials of a study, in their order; `of` changes every figure."""
+
+    def changed(spec: TrialSpec, config: Config) -> Iterator[Report]:
+        if of is None:
+            return train(spec, config)
+        if spec.ramp is not None:
+            return ramp(spec, ramp_loss)
+        return descend(spec, config, lambda step: of(loss(spec.lr, spec.lr_schedule, step, spec.seed)))
+
+    study = open_study(root, config_of(**{**SEARCH, **changes}))
+    execute(study, slots=slots, train=changed)
+    return [study._specs[row.number] for row in study.rows() if row.phase == "search"]
+
+
+def distance(spec: TrialSpec) -> float:
+    return abs(math.log10(spec.lr / BEST_LR))
+
+
+def loss_of(specs: list[TrialSpec]) -> float:
+    return min(loss(spec.lr, spec.lr_schedule, 8, spec.seed) for spec in specs)
+
+
+@pytest.mark.parametrize("parameters", [FIXED_LR, WIDE], ids=["over two decades", "over six decades"])
+def test_it_comes_closer_than_a_random_search_of_as_many_trials(tmp_path: Path, parameters: dict[str, Any]) -> None:
+    ours, random = [], []
+    for seed in range(3):
+        settings = {"parameters": parameters | {"lr_schedule": {"choices": SIX}}, "seed": seed}
+        ours.append(loss_of(proposals(tmp_path / f"ours{seed}", **settings)))
+        random.append(loss_of(proposals(tmp_path / f"random{seed}", **settings, sampler={"name": "random"})))
+    assert np.mean(ours) < np.mean(random)
+
+
+def test_every_schedule_is_tried_before_any_is_given_up(tmp_path: Path) -> None:
+    assert {spec.lr_schedule for spec in proposals(tmp_path)[:8]} == set(SIX)
+
+
+def test_slots_are_not_given_the_same_thing_twice(tmp_path: Path) -> None:
+    specs = proposals(tmp_path, slots=6, num_trials=6)
+    pairs = [(a, b) for a in specs for b in specs if a.number < b.number and a.lr_schedule == b.lr_schedule]
+    assert all(abs(math.log10(a.lr / b.lr)) >= 0.05 for a, b in pairs)
+    assert len({spec.lr_schedule for spec in specs}) >= 4
+
+
+@pytest.mark.parametrize("of", [lambda x: 100 * x, lambda x: x / 1000 - 50], ids=["a hundredfold", "shifted"])
+def test_the_scale_and_the_offset_of_the_metric_make_no_difference(tmp_path: Path, of: Figure) -> None:
+    drawn = [[(s.lr_schedule, s.lr) for s in proposals(tmp_path / n, of=f)] for n, f in (("a", None), ("b", of))]
+    assert drawn[0][0] == drawn[1][0]
+    assert [name for name, _ in drawn[0]] == [name for name, _ in drawn[1]]
+    assert np.log([lr for _, lr in drawn[0]]) == pytest.approx(np.log([lr for _, lr in drawn[1]]), abs=1e-6)
+
+
+def test_a_metric_is_maximized(tmp_path: Path) -> None:
+    specs = proposals(tmp_path, metric={"name": "val_accuracy", "goal": "maximize"})
+    assert np.median([distance(spec) for spec in specs[-5:]]) < np.median([distance(spec) for spec in specs[:5]])
+    assert loss_of(specs) < 0.3
+
+
+def test_a_trial_that_diverged_does_not_hide_what_the_others_show(tmp_path: Path) -> None:
+    def diverges(spec: TrialSpec, config: Config) -> Iterator[Report]:
+        if spec.phase == "search" and spec.lr > 1.2 * BEST_LR:
+            return iter([Report(2, ((1, spec.lr, 1.0), (2, spec.lr, math.inf)), over=True, diverged=True)])
+        return train(spec, config)
+
+    study = open_study(tmp_path, config_of(**{**SEARCH, "parameters": WIDE, "num_trials": 20}))
+    study.facts = {"metrics": ["val_loss"]}
+    execute(study, train=diverges)
+    rows = [row for row in study.rows() if row.state == "complete"]
+    assert min(abs(math.log10(row.lr / BEST_LR)) for row in rows) < 0.25
+
+
+def test_a_driver_that_takes_over_proposes_what_the_first_would_have(tmp_path: Path) -> None:
+    config = config_of(**SEARCH)
+    calm, killed = open_study(tmp_path / "calm", config), open_study(tmp_path / "killed", config)
+    execute(calm)
+    execute(killed, reports=29)
+    again = open_study(tmp_path / "killed", config)
+    execute(again)
+    assert [(row.lr_schedule, row.lr) for row in again.rows()] == [(row.lr_schedule, row.lr) for row in calm.rows()]
+
+
+def test_pruned_trials_are_learned_from(tmp_path: Path) -> None:
+    pruner = {"name": "asha", "min_steps": 2, "reduction_factor": 2}
+    study = open_study(tmp_path, config_of(**{**SEARCH, "pruner": pruner, "num_trials": 24}))
+    execute(study)
+    rows = [row for row in study.rows() if row.phase == "search"]
+    assert {row.state for row in rows} == {"complete", "pruned"}
+    pairs = [(a, b) for a in rows for b in rows if a.number < b.number and a.lr_schedule == b.lr_schedule]
+    assert all(abs(math.log10(a.lr / b.lr)) >= 0.05 for a, b in pairs)
+
+
+# --- the process ------------------------------------------------------------------------------------------------------
+
+
+def point(decades: float, name: str = "cosine", trust: float = 1.0, **others: float | str) -> Point:
+    return Point(decades, trust, {"lr_schedule": name, **others})
+
+
+def test_before_any_trial_the_expected_lr_is_proposed() -> None:
+    candidates = [point(decades) for decades in (-0.7, -0.2, 0.05, 0.4)]
+    assert np.argmax(expected_improvement([], np.empty(0), candidates)) == 2
+
+
+def test_what_is_much_worse_with_one_schedule_is_expected_to_be_so_with_another_at_the_same_lr() -> None:
+    seen = [point(0.0), point(0.3), point(-0.3)]
+    figures = np.array([0.0, 0.5, 0.1])
+    higher, lower = expected_improvement(seen, figures, [point(0.3, "step"), point(-0.3, "step")])
+    assert lower > higher
+
+
+def test_nothing_is_gained_where_a_trial_has_been() -> None:
+    seen = [point(0.0), point(0.2, "step", **{"step.gamma": 0.5})]
+    there = [point(0.01), point(0.2, "step", **{"step.gamma": 0.51})]
+    new = [point(0.01, "onecycle"), point(0.2, "step", **{"step.gamma": 0.9})]
+    gains = expected_improvement(seen, np.array([0.0, 0.05]), [*there, *new])
+    assert list(gains[:2]) == [0.0, 0.0] and min(gains[2:]) > 0
+
+
+def test_a_trial_that_is_still_trained_makes_its_neighbours_less_worth_trying() -> None:
+    seen, figures, near = [point(0.0), point(0.3)], np.array([0.0, 0.2]), [point(-0.15, "step")]
+    alone = expected_improvement(seen, figures, near)
+    assert expected_improvement([*seen, point(-0.2, "step")], figures, near) < alone
+
+
+def test_gains_are_finite_and_not_negative_for_any_figures() -> None:
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 3, 30, BEST + LATEST):
+        seen = [point(float(rng.normal()), str(rng.choice(list(SIX)))) for _ in range(n)]
+        figures = np.where(rng.random(n) < 0.3, 0.5, rng.random(n) / 2)
+        gains = expected_improvement(seen, figures - figures.min(), [*seen[:5], point(0.6)])
+        assert np.isfinite(gains).all() and (gains >= 0).all()
+
+
+# --- the expected LR --------------------------------------------------------------------------------------------------
+
+
+def test_the_longer_a_schedule_stays_below_its_peak_the_higher_that_is_expected_to_be() -> None:
+    def peak(name: str, **parameters: Any) -> float:
+        return expected_lr(Draw(0.0, name, parameters), 0.1, 310, None)
+
+    assert peak("constant") == pytest.approx(0.1 * PEAK)
+    assert peak("constant") < peak("cosine") < peak("exponential", final_factor=0.01)
+    assert peak("exponential", final_factor=0.1) < peak("exponential", final_factor=0.001)
+    assert peak("cosine") == pytest.approx(expected_lr(Draw(0.0, "cosine", {}), 0.1, 5000, None), rel=0.02)
+    assert peak("exponential", gamma_per_epoch=0.9) > 0
+
+
+def test_where_the_range_test_abstains_the_divergence_of_its_ramps_stands_in_for_a_suggestion(tmp_path: Path) -> None:
+    def bounds(suggestion: float | None, divergence_lrs: tuple[float, ...]) -> LRBounds:
+        status = "ok" if suggestion else "no_descent"
+        return LRBounds(suggestion, suggestion, suggestion, status, "", 1, divergence_lrs=divergence_lrs)
+
+    assert suggested_lr(bounds(0.1, (3.0,))) == (0.1, 1.0)
+    guess, trust = suggested_lr(bounds(None, (1.0, 3.0, 2.0)))
+    assert guess is not None and 0.01 < guess < 1.0 and 0 < trust < 1
+    assert suggested_lr(bounds(None, ())) == (None, 0.0)
+
+    def abstains(spec: TrialSpec, config: Config) -> Iterator[Report]:
+        if spec.ramp is None:
+            return train(spec, config)
+        return ramp(spec, lambda lr, seed: math.nan if lr > DIVERGES_AT else 2.3 + 0.1 * noise(lr, seed))
+
+    study = open_study(tmp_path, config_of(**SEARCH))
+    execute(study, train=abstains)
+    assert study.bounds is not None and study.bounds.status == "no_descent"
+    first = next(row for row in study.rows() if row.phase == "search")
+    assert DIVERGES_AT / 200 < first.lr < DIVERGES_AT
