@@ -306,6 +306,10 @@ def show_outcome(console: Console, outcome: "Outcome") -> None:
     bounds = outcome.study.bounds
     if bounds is not None and bounds.low is not None and bounds.high is not None:
         console.print(f"\nLR bounds    {bounds.low:.3g} to {bounds.high:.3g}", highlight=False)
+    if outcome.study.widened is not None:
+        wider = outcome.study.widened
+        where = f"{wider['low']:.3g} to {wider['high']:.3g} after {wider['after']} trials, the best at their edge"
+        console.print(f"widened to   {where}", highlight=False)
     if best is not None:
         metric = best["metric"]["name"]
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
