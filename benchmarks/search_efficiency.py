@@ -57,7 +57,7 @@ from tune_lr.trial import Report, TrialSpec
 
 Array = NDArray[np.float64]
 LOW, HIGH = 1e-5, 10.0
-HORIZON = 60  # full trainings that are looked at; of the methods that may need more, 300
+HORIZON = 30  # full trainings that are looked at; of the methods that may need more, 60 and 300
 TRIALS = 24  # of a whole study
 CHOSEN_ON = ("cnn_bn", "lenet5_momentum", "mlp_adamw")  # the method's constants; the others judge
 # The steps a trial took; and its configuration and its last loss, where it was completed.
@@ -317,7 +317,7 @@ def compare(landscapes: Sequence[Landscape], methods: Sequence[str], repetitions
     print("| method | " + " | ".join(header) + " |\n|" + "---|" * (len(header) + 1))
     for title in methods:
         found[title] = []
-        horizon = 5 * HORIZON if title in ("random", "grid") else HORIZON / 2 if title.startswith("-") else HORIZON
+        horizon = HORIZON * {"random": 10, "grid": 10, "TPE + ASHA, wide": 2}.get(title, 1)
         for landscape in landscapes:
             ramps = load_ramps(landscape.name)
             found[title].append(
