@@ -150,7 +150,7 @@ def test_words_that_are_no_command_end_with_2(arguments: list[str], capsys: pyte
     ("arguments", "expected"),
     [
         (["--help"], "usage: tune-lr"),
-        (["check"], "22 trials of at most 310 steps: constant, step, exponential, cosine, onecycle, cyclic"),
+        (["check"], "20 trials of at most 310 steps: constant, step, exponential, cosine, onecycle, cyclic"),
         (["check", "space.yaml", "--set", "num_trials=7"], "7 trials of at most 62 steps: constant, cosine"),
         (["schedules"], "onecycle"),
     ],
@@ -250,7 +250,7 @@ def test_the_plan_shows_the_shape_of_the_ramp(capsys: pytest.CaptureFixture[str]
     lr = "parameters.lr={min: range_test, max: range_test}"
     for ramp, expected in (("{mode: staircase}", "to 10, 30 stairs"), ("{mode: linear}", "to 10, linear")):
         assert main(["check", "space.yaml", "--set", lr, "--set", f"range_test={ramp}"]) == 0
-        assert f"1 ramp of 300 steps, LR 1e-05 {expected}" in capsys.readouterr().out
+        assert f"3 ramps of 300 steps, LR 1e-05 {expected}" in capsys.readouterr().out
 
 
 # --- input that is refused before anything starts ---------------------------------------------------------------------

@@ -153,15 +153,13 @@ def test_the_plan_says_trials_steps_and_schedules(config: Config) -> None:
     assert "48 trials of at most 100 steps: constant, step, exponential, cosine, onecycle, cyclic" in text
     assert "TPE proposes, the best 1/3 go on from step 25" in text
     said = " ".join(text.split())
-    assert "the best of 3 LR schedules, 3 fresh seeds each, up to 6 where that may tell them apart" in said
-    assert f"{3 * 300 + (48 + 18) * 100:,} at most" in text
+    assert "the best of 3 LR schedules, 3 fresh seeds each, up to 5 where that may tell them apart" in said
+    assert f"{3 * 300 + (48 + 15) * 100:,} at most" in text
 
 
 def test_the_plan_says_what_a_budget_buys() -> None:
     console, out = plain_console()
-    config = load_config(
-        "lenet5_mnist", ["budget=20x", "num_trials=null", "max_steps=100", "report_every=25", "pruner={}"]
-    )
+    config = load_config("lenet5_mnist", [*SHORT, "budget=20x", "num_trials=null"])
     show_plan(console, "first", config, plan(config))
     said = " ".join(out.getvalue().split())
     assert "20x, full trainings of 100 steps, LR range test and confirmation included" in said
@@ -176,9 +174,7 @@ def test_the_plan_says_what_a_budget_buys() -> None:
 
 
 def test_a_search_that_a_budget_ends_counts_no_trials_to_come() -> None:
-    config = load_config(
-        "lenet5_mnist", ["budget=20x", "num_trials=null", "max_steps=100", "report_every=25", "pruner={}"]
-    )
+    config = load_config("lenet5_mnist", [*SHORT, "budget=20x", "num_trials=null"])
     console, out = plain_console()
     with Progress(console, config, plan(config)) as progress:
         progress.phase_started("search", 0)

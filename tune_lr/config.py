@@ -87,7 +87,7 @@ class RangeTest(_Model):
     low: float = Field(default=1e-5, gt=0)
     high: float = Field(default=10.0, gt=0)
     steps: int = Field(default=300, ge=20, le=10**9)
-    replicates: Count = 1
+    replicates: Count = 3
     mode: Literal["exponential", "linear", "staircase"] = "exponential"
     stairs: Annotated[int, Field(ge=2, le=10**9)] | None = None
 

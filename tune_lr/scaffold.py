@@ -99,7 +99,7 @@ num_trials: 24          # trials of the search; range test and confirmation come
 seed: 0
 
 # First the LR range test: short runs in which the LR rises from low to high bound the search.
-range_test: {low: 1e-5, high: 10, steps: 200, replicates: 1}
+range_test: {low: 1e-5, high: 10, steps: 200, replicates: 3}
 
 # Then the search: trials are proposed by what the earlier ones have shown, and trained to their end.
 sampler: {name: gp}
