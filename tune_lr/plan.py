@@ -2,20 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from tune_lr.config import Config
 from tune_lr.errors import InputError, ResourceError
-from tune_lr.trial import Task
+from tune_lr.trial import Task, steps_weight
 
 PHASES = ("range_test", "search", "confirm")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Numbers of trials, and of optimizer steps at most."""
+    """Numbers of trials, and of optimizer steps at most. Where batch sizes are searched, steps are of the study's own,
+    and those of other sizes count by their samples."""
 
     ramps: int
-    ramp_steps: int
+    ramp_steps: int  # the mean
     trials: int  # of the search, fixed configurations included
     confirmations: int
     max_steps: int
@@ -32,10 +34,11 @@ def needs_range_test(config: Config, phases: Sequence[str] = PHASES) -> bool:
 
 def plan(config: Config, phases: Sequence[str] = PHASES) -> Plan:
     ramps = needs_range_test(config, phases)
-    searching = "search" in phases
+    searching, combinations = "search" in phases, config.combinations
+    weights = [steps_weight(one.batch_size, config.batch_size) for one in combinations]
     return Plan(
-        ramps=config.range_test.replicates if ramps else 0,
-        ramp_steps=config.range_test.steps,
+        ramps=config.range_test.replicates * len(combinations) if ramps else 0,
+        ramp_steps=round(config.range_test.steps * fmean(weights)),
         trials=config.num_trials + len(config.fixed) if searching else 0,
         confirmations=config.confirm.top * config.confirm.seeds if searching else 0,
         max_steps=config.max_steps,

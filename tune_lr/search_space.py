@@ -6,32 +6,50 @@ from typing import Any
 
 from optuna.trial import Trial
 
-from tune_lr.config import Distribution, LRRange, Parameters
+from tune_lr.config import Combination, Distribution, LRRange, Parameters
+from tune_lr.trial import BATCH_SIZE, OPTIMIZER, optimizer_prefix
+
+NOTHING_ELSE = Combination()  # neither batch sizes nor optimizers are searched
 
 
 @dataclass(frozen=True)
 class Draw:
-    """A configuration: the peak LR, the LR schedule and its parameters, and arguments of the optimizer; both
-    unqualified, and only those of the space."""
+    """A configuration: the peak LR, the LR schedule and its parameters, arguments of the optimizer and its `name`; both
+    unqualified, and only those of the space. `batch_size` None: not in the space."""
 
     lr: float
     lr_schedule: str
     parameters: dict[str, Any]
     optimizer: dict[str, Any] = field(default_factory=dict)
+    batch_size: int | None = None
 
 
-def draw(trial: Trial, space: Parameters, bounds: tuple[float, float]) -> Draw:
-    """Draws from `space`; `bounds` (low, high) stand where it says `range_test`.
+def draw_combination(trial: Trial, space: Parameters) -> Combination:
+    """The batch size and the optimizer, as far as they are searched. To be drawn before all else: the bounds are
+    theirs."""
+    sizes, names = list(space.batch_size or [None]), list(space.optimizer)
+    size: Any = trial.suggest_categorical(BATCH_SIZE, sizes) if len(sizes) > 1 else sizes[0]
+    name: Any = trial.suggest_categorical(f"{OPTIMIZER}name", names) if len(names) > 1 else names[0]
+    return Combination(size, name)
 
-    One `lr` for all schedules: what one of them teaches about it serves the others. A schedule's parameters are drawn
-    only where that schedule is, under qualified names ("step.gamma"), the optimizer's always ("optimizer.momentum").
+
+def draw(trial: Trial, space: Parameters, bounds: tuple[float, float], combination: Combination = NOTHING_ELSE) -> Draw:
+    """Draws from `space`; `bounds` (low, high), which are the combination's own, stand where it says `range_test`.
+
+    One `lr` for all schedules: what one of them teaches about it serves the others. So it is for combinations, whose
+    bounds differ: there the place between the bounds is drawn, "lr_position" from 0 to 1 on a log scale. A schedule's
+    parameters are drawn only where that schedule is, under qualified names ("step.gamma"), and so are the optimizer's
+    ("optimizer.momentum"; where several optimizers are searched, "optimizer.sgd.momentum").
     """
-    lr = _draw_lr(trial, space.lr, bounds)
+    placed = combination != NOTHING_ELSE and space.lr.needs_range_test
+    lr = (_draw_position if placed else _draw_lr)(trial, space.lr, bounds)
     names = list(space.lr_schedule)
     name = trial.suggest_categorical("lr_schedule", names) if len(names) > 1 else names[0]
     parameters = {key: _draw(trial, f"{name}.{key}", how) for key, how in space.lr_schedule[name].items()}
-    optimizer = {key: _draw(trial, f"optimizer.{key}", how) for key, how in space.optimizer.items()}
-    return Draw(lr, name, parameters, optimizer)
+    chosen = {"name": combination.optimizer} if combination.optimizer else {}
+    prefix, searched = optimizer_prefix(combination.optimizer), space.optimizer[combination.optimizer]
+    optimizer = {key: _draw(trial, f"{prefix}{key}", how) for key, how in searched.items()}
+    return Draw(lr, name, parameters, chosen | optimizer, combination.batch_size)
 
 
 def lr_interval(space: LRRange, bounds: tuple[float, float]) -> tuple[float, float]:
@@ -47,6 +65,11 @@ def _draw_lr(trial: Trial, how: LRRange, bounds: tuple[float, float]) -> float:
     if how.values is not None:
         return float(trial.suggest_categorical("lr", list(how.values)))
     return trial.suggest_float("lr", *lr_interval(how, bounds), log=True)
+
+
+def _draw_position(trial: Trial, how: LRRange, bounds: tuple[float, float]) -> float:
+    low, high = lr_interval(how, bounds)
+    return float(low * (high / low) ** trial.suggest_float("lr_position", 0.0, 1.0))
 
 
 def _draw(trial: Trial, name: str, how: Distribution) -> Any:
