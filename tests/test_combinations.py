@@ -5,6 +5,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from simulated import FIXED_LR, SMALL, Log, config_of, execute, open_study, ramp, train
 from tune_lr.api import final_training, read_bounds
@@ -20,11 +22,11 @@ from tune_lr.config import Combination, Config, parse_config
 from tune_lr.errors import InputError, NoAnswerError
 from tune_lr.lr_range_test import find_lr_bounds
 from tune_lr.plan import plan
-from tune_lr.report import write_report
-from tune_lr.search import create, finish, make_task
+from tune_lr.search import Outcome, create, finish, make_task
 from tune_lr.status import read_status
 from tune_lr.study import Study
 from tune_lr.study_dir import StudyDir, TrialRow
+from tune_lr.terminal import show_outcome, show_plan
 from tune_lr.trial import Report, TrialSpec, equal_steps, steps_covered
 
 SIZES = {"values": [128, 64, 256]}
@@ -312,26 +314,23 @@ def test_an_lr_in_numbers_needs_no_range_test_and_is_drawn_as_it_stands(tmp_path
 # --- killed and gone on with ----------------------------------------------------------------------------------------
 
 
-def without_times(study: Study) -> list[dict[str, Any]]:
-    times = {"duration_s", "started_s", "slot"}
-    return [{key: value for key, value in vars(row).items() if key not in times} for row in study.rows()]
-
-
-def test_a_killed_study_ends_with_the_rows_of_one_that_was_not(tmp_path: Path) -> None:
-    config = both(
-        num_trials=6, confirm={"top": 1, "seeds": 1}, parameters={**BOTH, "batch_size": {"values": [128, 192]}}
-    )
-    whole = open_study(tmp_path / "whole", config)
-    reports = len(execute(whole))
+def test_a_killed_study_goes_on_with_what_was_drawn_and_every_ramp_runs_once(tmp_path: Path) -> None:
+    sizes = {**BOTH, "batch_size": {"values": [128, 192]}}
+    config = both(num_trials=6, confirm={"top": 1, "seeds": 1}, parameters=sizes)
+    reports = len(execute(open_study(tmp_path / "whole", config)))
     for killed_after in range(0, reports + 1, 2):
         root = tmp_path / f"killed-{killed_after}"
         execute(open_study(root, config), reports=killed_after)
         again = open_study(root, config)
-        execute(again)
-        assert again.over
-        if killed_after <= 16:  # ramps: the search's sampler had not begun
-            assert without_times(again) == without_times(whole)
-        assert [row.number for row in again.rows()] == list(range(len(again.rows())))
+        known = dict(again._specs)
+        execute(again, slots=2)
+        assert again.over and {number: again._specs[number] for number in known} == known
+        rows = again.rows()
+        assert [row.phase for row in rows] == ["range_test"] * 8 + ["search"] * 6 + ["confirm"]
+        assert Counter(map(combination_of, rows[:8])) == dict.fromkeys(config.combinations, 2)
+        for row in rows[8:]:
+            curve = again.directory.read_curve(again.directory.curve(row.number))
+            assert curve["step"] == list(range(1, row.steps + 1))
 
 
 def test_a_trial_of_an_older_study_is_read() -> None:
@@ -344,22 +343,33 @@ def test_a_trial_of_an_older_study_is_read() -> None:
 # --- what people see ------------------------------------------------------------------------------------------------
 
 
-def test_the_report_has_a_chart_for_each_range_test_and_curves_over_samples(tmp_path: Path) -> None:
-    study = whole_study(tmp_path / "s", both())
+def test_what_is_derived_tells_combinations_apart(tmp_path: Path) -> None:
+    """The report has a chart for each range test, and curves over samples; trials.csv gives back what was trained."""
+    study = whole_study(tmp_path / "s", both(parameters={**BOTH, "batch_size": {"values": [128, 64]}}, num_trials=6))
     finish(study)
     pictures = {path.name for path in study.directory.range_test.glob("*.png")}
-    assert pictures == {"range_test.png", *(
-        f"range_test_{name}__batch_{size}.png" for size, name in COMBINATIONS if (size, name) != (128, "sgd")
-    )}  # fmt: skip
+    others = {f"range_test_{name}.png" for name in ("sgd__batch_64", "adamw__batch_128", "adamw__batch_64")}
+    assert pictures == {"range_test.png", *others}
     page = study.directory.report_html.read_text()
     assert "LR range test of adamw, batch 64: loss over the ramped LR" in page
-    assert '"title":"samples"' in page and "optimizer adamw" in page and "batch_size 256" in page
+    assert '"title":"samples"' in page and "optimizer adamw" in page and "batch_size 64" in page
     rows = study.directory.read_rows()
-    assert [row.parameters for row in rows] == [row.parameters for row in study.rows()]
+    assert [row.parameters for row in rows] == [dict(row.parameters) for row in study.rows()]
     status = read_status(study.directory)
-    assert status.steps == sum(row.steps for row in rows) and status.bounds is not None
-    write_report(study.directory)  # from the files alone
-    assert study.directory.report_html.read_text() == page
+    assert status.steps == sum(row.steps for row in rows) and status.steps_to_come == 0
+    shown = StringIO()
+    show_outcome(Console(file=shown, width=200), Outcome(study.directory, study, best_of(study), "", 0))
+    assert f"{study.all_bounds[Combination(64, 'adamw')].high:.3g}   adamw, batch 64" in shown.getvalue()
+
+
+def test_the_plan_says_what_is_combined() -> None:
+    shown = StringIO()
+    show_plan(Console(file=shown, width=200), "x", both(), plan(both()))
+    assert (
+        "12 ramps of 120 steps, LR 1e-05 to 10, 2 for each of sgd, adamw x batches of 128, 64, 256" in shown.getvalue()
+    )
+    assert "steps of a full trial with batches of each size: 8 of 128, 16 of 64, 4 of 256" in shown.getvalue()
+    assert "1,904 at most with batches of 128, or as many samples" in shown.getvalue()
 
 
 def test_optuna_sees_the_arguments_of_the_chosen_optimizer_alone(tmp_path: Path) -> None:

@@ -339,8 +339,8 @@ class Parameters(_Model):
         form = next((form for form in ("choices", "values") if form in data), None)
         if form is None:
             return {"": _arguments(data)}
-        given: Any = data[form]
-        if len(data) > 1 or not isinstance(given, dict if form == "choices" else list) or not given:
+        given, kind = data[form], {"choices": dict, "values": list}[form]
+        if len(data) > 1 or type(given) is not kind or not given:
             allowed = "{choices: {sgd: {}, adamw: {}}}, or arguments of the optimizer"
             raise FieldError(f"names no optimizers (got {shown(data)}); write {allowed}")
         choices: dict[str, Any] = {}
