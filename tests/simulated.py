@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ FACTS = {
     "metrics": ["val_loss", "val_accuracy"],
     "device": "cpu",
 }
-BEST_LR = 0.3
+CLASSES = {"adamw": "AdamW", "sgd": "SGD"}
+BEST_LR = 0.3  # with SGD and batches of 128; see `scale`
 DIVERGES_AT = 2.0  # the LR that a ramp does not survive
 RAMP_CHUNK = 60  # steps a report of a ramp
 # The best LR schedule is best by more than the seeds differ.
@@ -73,7 +75,7 @@ def noise(*key: Any) -> float:
     return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:4], "big") / 2**31 - 1
 
 
-def loss(lr: float, lr_schedule: str, step: int, seed: int) -> float:
+def loss(lr: float, lr_schedule: str, step: float, seed: int) -> float:
     """Falls with the steps, is lowest at BEST_LR, and differs a little from seed to seed."""
     distance = math.log10(lr / BEST_LR)
     floor = 0.1 + OFFSETS.get(lr_schedule, 0.2) + 0.4 * distance**2
@@ -93,9 +95,20 @@ def train(spec: TrialSpec, config: Config) -> Iterator[Report]:
         values = tuple({"test_loss": 0.5 + i, "test_accuracy": 0.9 - i / 10} for i in range(len(spec.checkpoints)))
         yield Report(step=0, over=True, test_values=values)
     elif spec.phase == "range_test":
-        yield from ramp(spec, ramp_loss)
+        yield from ramp(spec, lambda lr, seed: ramp_loss(lr / scale(spec), seed))
     else:
-        yield from descend(spec, config, lambda step: loss(spec.lr, spec.lr_schedule or "constant", step, spec.seed))
+        lr, name, batches = spec.lr / scale(spec), spec.lr_schedule or "constant", (spec.batch_size or 128) / 128
+        yield from descend(spec, config, lambda step: loss(lr, name, step * batches, spec.seed))
+
+
+def scale(spec: TrialSpec) -> float:
+    """How far this batch size and this optimizer move all LRs."""
+    return (spec.batch_size or 128) / 128 * (0.01 if spec.optimizer.get("name") == "adamw" else 1.0)
+
+
+def facts(spec: TrialSpec) -> dict[str, Any]:
+    size, name = spec.batch_size or 128, spec.optimizer.get("name", "sgd")
+    return {**FACTS, "batch_size": size, "steps_per_epoch": 31 * 128 // size, "optimizer": CLASSES[name]}
 
 
 def ramp(spec: TrialSpec, loss_of: Callable[[float, int], float]) -> Iterator[Report]:
@@ -106,19 +119,20 @@ def ramp(spec: TrialSpec, loss_of: Callable[[float, int], float]) -> Iterator[Re
         points.append((step, lr, loss_of(lr, spec.seed)))
         diverged, over = not math.isfinite(points[-1][2]), step == spec.ramp.steps
         if diverged or over or step % RAMP_CHUNK == 0:
-            yield Report(step, tuple(points), over=over or diverged, diverged=diverged, facts=FACTS, seconds=0.5)
+            yield Report(step, tuple(points), over=over or diverged, diverged=diverged, facts=facts(spec), seconds=0.5)
             points = []
         if diverged:
             return
 
 
 def descend(spec: TrialSpec, config: Config, loss_of: Callable[[int], float]) -> Iterator[Report]:
-    for step in range(config.report_every, spec.max_steps + 1, config.report_every):
-        steps = range(step - config.report_every + 1, step + 1)
-        points = tuple((s, spec.lr, loss_of(s)) for s in steps)
+    every, size = config.report_every, spec.batch_size
+    ends = [config.steps_of(step, size) for step in range(0, config.max_steps + 1, every)] if size else []
+    for before, step in pairwise(ends or range(0, spec.max_steps + 1, every)):
+        points = tuple((s, spec.lr, loss_of(s)) for s in range(before + 1, step + 1))
         value = loss_of(step)
         metrics = {"val_loss": value, "val_accuracy": 1 / (1 + value)}
-        yield Report(step, points, metrics, over=step == spec.max_steps, facts=FACTS, seconds=0.5)
+        yield Report(step, points, metrics, over=step == spec.max_steps, facts=facts(spec), seconds=0.5)
 
 
 def ends_at_once(**how: Any) -> Iterator[Report]:
@@ -177,7 +191,7 @@ class Log:
     def trial_ended(self, trial: TrialSpec, row: Any) -> None:
         self.events.append(("trial_ended", trial.number))
 
-    def bounds_found(self, bounds: Any) -> None:
+    def bounds_found(self, bounds: Any, combination: str = "") -> None:
         self.events.append(("bounds_found", bounds.status))
 
     def notice(self, text: str) -> None:

@@ -92,6 +92,10 @@ TRIALS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"lr_schedule": "plateau", "parameters": {"patience": 0, "factor": 0.5}, "lr": 0.1},
     ),
     "lamb cosine": ({"optimizer": "lamb", "optimizer_args": {}, "accumulate": 2}, {"lr_schedule": "cosine"}),
+    "a batch size and an optimizer of its own": (
+        {"report_every": 20},
+        {"lr_schedule": "cosine", "batch_size": 24, "optimizer": {"name": "adamw", "weight_decay": 0.1}},
+    ),
     "ramp": ({}, {"phase": "range_test", "ramp": RAMP, "max_steps": RAMP.steps, "lr": 0.0, "lr_schedule": ""}),
 }
 

@@ -79,16 +79,39 @@ def lrs(reports: list[Report]) -> list[float]:
 # --- nothing leaks from trial to trial --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("lr_schedule", ["constant", "onecycle", "cyclic"])
-def test_a_trial_gives_the_same_curve_again_bit_for_bit(lr_schedule: str) -> None:
-    """Also after another trial, which left other random states, momenta, and weights behind."""
-    workload, trial = regression(), make_trial(lr_schedule=lr_schedule)
+OWN = {"batch_size": 16, "optimizer": {"name": "adamw", "weight_decay": 0.1}}  # what a trial may have of its own
+
+
+@pytest.mark.parametrize(
+    ("lr_schedule", "own"), [("constant", {}), ("onecycle", {}), ("cyclic", {}), ("onecycle", OWN)]
+)
+def test_a_trial_gives_the_same_curve_again_bit_for_bit(lr_schedule: str, own: dict[str, Any]) -> None:
+    """Also after another trial, which left other random states, momenta, and weights behind, and whose batch size and
+    optimizer were others."""
+    workload, trial = regression(), make_trial(lr_schedule=lr_schedule, **own)
     first = figures(train(workload, trial=trial))
     assert figures(train(workload, trial=trial)) == first
-    other = make_task(optimizer="adamw", optimizer_args={}, report_every=7, batch_size=20)
-    train(workload, other, make_trial(seed=99, lr=0.3, max_steps=33, lr_schedule="onecycle"))
+    other = {"batch_size": 20, "optimizer": {"name": "adam", "betas": [0.5, 0.9]}}
+    train(workload, trial=make_trial(seed=99, lr=0.3, max_steps=33, lr_schedule="onecycle", **other))
     torch.rand(17)
     assert figures(train(workload, trial=trial)) == first
+
+
+def test_a_batch_size_and_an_optimizer_of_a_trials_own_are_those_of_a_task_bit_for_bit() -> None:
+    """Whose reports come after as many samples."""
+    own = train(regression(), make_task(report_every=10), make_trial(**OWN))
+    task = make_task(report_every=20, batch_size=16, optimizer="adamw", optimizer_args={"weight_decay": 0.1})
+    assert figures(own) == figures(train(regression(), task))
+    assert own[0].facts == train(regression(), task)[0].facts
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "steps"), [(32, [10, 20, 30, 40]), (24, [13, 27, 40, 53]), (50, [6, 13, 19, 26])]
+)
+def test_trials_of_all_batch_sizes_report_after_as_many_samples(batch_size: int, steps: list[int]) -> None:
+    task = make_task(report_every=10, batch_sizes=(24, 32, 50))
+    reports = train(regression(), task, make_trial(batch_size=batch_size, max_steps=steps[-1]))
+    assert [report.step for report in reports] == steps and all(report.metrics for report in reports)
 
 
 def test_the_seed_decides_weights_order_and_masks() -> None:
@@ -784,6 +807,12 @@ def test_two_ranks_validate_every_item_once(one_and_two: tuple[dict[str, Any], d
         ({"optimizer_args": {"momentum": -1}}, {}, "optimizer: SGD refuses its arguments"),
         ({"searched_args": ({"momentum": 0.9}, {"momentum": -1})}, {}, "parameters.optimizer: SGD refuses"),
         ({"searched_args": ({"momentom": 0.9},)}, {}, "parameters.optimizer.momentom: SGD has no such argument"),
+        ({"searched_args": ({"name": "adamw", "momentum": 0.9},)}, {},
+         "parameters.optimizer.choices.adamw.momentum: AdamW has no such argument"),
+        ({"searched_args": ({"name": "adam", "eps": -1.0},)}, {}, "parameters.optimizer.choices.adam: Adam refuses"),
+        ({"searched_args": ({"name": "adamv"},)}, {}, "parameters.optimizer.choices.adamv: no such optimizer"),
+        ({"batch_size": 32, "batch_sizes": (32, 256)}, {},
+         "parameters.batch_size: the training data has 200 items, fewer than one batch of 256"),
         ({}, {"lr_schedule": "cyclic", "parameters": {"mode": "triangular2", "step_size_up": 2}, "max_steps": 5000},
          "lr_schedule cyclic: triangular2 halves"),
     ],

@@ -18,7 +18,7 @@ from tune_lr.errors import InputError, Interrupted, NoAnswerError, TuneLRError
 from tune_lr.lr_range_test import LRBounds
 from tune_lr.plan import PHASES
 from tune_lr.study_dir import StudyDir, TrialRow, check_study_name
-from tune_lr.trial import OPTIMIZER, split_parameters
+from tune_lr.trial import BATCH_SIZE, OPTIMIZER, split_parameters, whole_optimizer
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -34,7 +34,8 @@ class StudyResult:
     """What a study has come to, read from its directory.
 
     `best` is best.yaml: "lr_schedule", "lr", "parameters", "mean", "interval", "runner_up", "verdict", "code" and more;
-    None where no trial was completed. `bounds` is None where there was no LR range test.
+    None where no trial was completed. `bounds` is None where there was no LR range test; where batch sizes or
+    optimizers are searched, those of the others stand in bounds.json under "combinations".
     """
 
     path: Path
@@ -116,7 +117,7 @@ def range_test(
     directory = _new(Path(out), name, stem)
     shown, phases = _console(progress), ("range_test",)
     run_new(config, importable, directory, phases=phases, address=address, wandb=wandb, strict=strict, console=shown)
-    return LRBounds.from_dict(directory.read_json(directory.bounds_json))
+    return read_bounds(directory)
 
 
 def train(
@@ -161,9 +162,7 @@ def read_study(path: str | Path) -> StudyResult:
     return StudyResult(
         path=directory.root,
         best=directory.read_yaml(directory.best_yaml) if directory.best_yaml.exists() else None,
-        bounds=LRBounds.from_dict(directory.read_json(directory.bounds_json))
-        if directory.bounds_json.exists()
-        else None,
+        bounds=read_bounds(directory) if directory.bounds_json.exists() else None,
         rows=tuple(directory.read_rows()),
     )
 
@@ -274,6 +273,13 @@ def announce(
     return mode
 
 
+def read_bounds(directory: StudyDir) -> LRBounds:
+    """bounds.json; of several combinations of batch size and optimizer, the study's own."""
+    found = directory.read_json(directory.bounds_json)
+    found.pop("combinations", None)
+    return LRBounds.from_dict(found)
+
+
 def python_path(source: Path) -> list[str]:
     """Where the Python files of a search space lie: beside it, and in the current directory."""
     return list(dict.fromkeys([str(source.resolve().parent), os.getcwd()]))
@@ -283,10 +289,13 @@ def final_training(study: StudyDir, trial: int | None, overrides: Sequence[str] 
     """The configuration that trains a study's winner, or one of its trials, once more and keeps the model."""
     record = study.read_resumable()
     base = parse_config(record["config"], source=str(study.study_yaml))
-    number, chosen, optimizer = _chosen(study, trial)
+    number, chosen, optimizer, batch_size = _chosen(study, trial)
     data = base.to_dict()
     data |= {
-        "optimizer": data["optimizer"] | optimizer,
+        "optimizer": whole_optimizer(data["optimizer"], optimizer),
+        "batch_size": batch_size or base.batch_size,
+        "max_steps": base.steps_of(base.max_steps, batch_size),
+        "report_every": base.steps_of(base.report_every, batch_size),
         "num_trials": 0,
         "budget": None,
         "pruner": {"name": "none"},
@@ -309,20 +318,22 @@ def model_file(directory: StudyDir) -> Path:
     return directory.checkpoint(0) / "model.safetensors"
 
 
-def _chosen(study: StudyDir, trial: int | None) -> tuple[int, dict[str, Any], dict[str, Any]]:
-    """A trial's number, its LR schedule, LR and parameters, and what was searched of its optimizer."""
+def _chosen(study: StudyDir, trial: int | None) -> tuple[int, dict[str, Any], dict[str, Any], int | None]:
+    """A trial's number, its LR schedule, LR and parameters, and what was searched of its optimizer and batch size."""
     if trial is None:
         if not study.best_yaml.exists():
             raise NoAnswerError(f"{study.root}: has no winner (yet); wait for its end, or name a trial with --trial")
         best = study.read_yaml(study.best_yaml)
         schedule = {"lr_schedule": best["lr_schedule"], "lr": best["lr"]}
-        own = {name: value for name, value in best["parameters"].items() if not name.startswith(OPTIMIZER)}
-        return best["trial"], schedule | own, split_parameters(best["parameters"])[1]
+        searched = {k: v for k, v in best["parameters"].items() if k.startswith(OPTIMIZER) or k == BATCH_SIZE}
+        own = {name: value for name, value in best["parameters"].items() if name not in searched}
+        return best["trial"], schedule | own, split_parameters(searched)[1], searched.get(BATCH_SIZE)
     params = study.trial(trial) / "params.json"
     spec = study.read_json(params) if params.exists() else {}
     if not spec or spec["ramp"]:
         raise InputError(f"--trial: is no trial of the search or the confirmation of {study.name} (got {trial})")
-    return trial, {"lr_schedule": spec["lr_schedule"], "lr": spec["lr"], **spec["parameters"]}, spec["optimizer"]
+    chosen = {"lr_schedule": spec["lr_schedule"], "lr": spec["lr"], **spec["parameters"]}
+    return trial, chosen, spec["optimizer"], spec.get(BATCH_SIZE)
 
 
 def _space(space: str | Path | Mapping[str, Any], settings: Mapping[str, Any] | None) -> tuple[Config, list[str], str]:

@@ -8,7 +8,7 @@ from typing import Any
 from tune_lr.lr_schedules import make_lr_schedule
 from tune_lr.optimizers import colossalai_class
 from tune_lr.study import Study
-from tune_lr.trial import OPTIMIZER, split_parameters
+from tune_lr.trial import BATCH_SIZE, OPTIMIZER, split_parameters, whole_optimizer
 from tune_lr.verdict import Difference, Finalist, best_of_families, rank_search
 
 
@@ -22,34 +22,34 @@ def best_of(study: Study) -> dict[str, Any]:
     ]
     return {
         **_figures(winner),
-        "optimizer": {"name": config.optimizer.name, **_arguments(study, winner)},
-        "batch_size": study.facts["batch_size"],
-        "max_steps": config.max_steps,
+        "optimizer": _optimizer(study, winner),
+        "batch_size": study.facts_of(winner.trial)["batch_size"],
+        "max_steps": _max_steps(study, winner),
         "metric": {"name": config.metric.name, "goal": config.metric.goal},
         "runner_up": others[0] if others else None,
         "finalists": [_figures(winner), *others],
         "families": _families(study),
         "verdict": verdict.sentence,
         "test": _test(study.test_result, winner),
-        "steps": {**steps, "full_trainings": round(sum(steps.values()) / config.max_steps, 1)},
+        "steps": {**steps, "full_trainings": round(study.full_trainings(), 1)},
         "code": code(study, winner),
     }
 
 
 def code(study: Study, finalist: Finalist) -> str:
     """The lines of PyTorch that rebuild a finalist's optimizer and LR schedule; `model` stands for the user's."""
-    config, facts = study.config, study.facts
+    facts, arguments = study.facts_of(finalist.trial), _optimizer(study, finalist)
+    colossal = colossalai_class(arguments.pop("name"))
     schedule = make_lr_schedule(
         finalist.lr_schedule,
         split_parameters(finalist.parameters)[0],
-        config.max_steps,
+        _max_steps(study, finalist),
         steps_per_epoch=facts["steps_per_epoch"],
     )
-    arguments = {"lr": finalist.lr, **_arguments(study, finalist)}
     lines = schedule.code(finalist.lr, cycle_momentum=facts["cycles_momentum"]).rstrip()
+    arguments = {"lr": finalist.lr, **arguments}
     settings = ", ".join(f"{name}={tuple(v) if isinstance(v, list) else v!r}" for name, v in arguments.items())
     name, imports = f"torch.optim.{facts['optimizer']}", "import torch\n"
-    colossal = colossalai_class(config.optimizer.name)
     if colossal:
         name, imports = colossal, f"{imports}from colossalai.nn.optimizer import {colossal}\n"
     return (
@@ -58,18 +58,25 @@ def code(study: Study, finalist: Finalist) -> str:
     )
 
 
-def _arguments(study: Study, finalist: Finalist) -> dict[str, Any]:
-    """Of the optimizer, all but the LR."""
-    return {**study.config.optimizer.args, **split_parameters(finalist.parameters)[1]}
+def _optimizer(study: Study, finalist: Finalist) -> dict[str, Any]:
+    """Its name and its arguments, all but the LR."""
+    base = study.config.optimizer
+    return whole_optimizer({"name": base.name, **base.args}, split_parameters(finalist.parameters)[1])
+
+
+def _max_steps(study: Study, finalist: Finalist) -> int:
+    return study.config.steps_of(study.config.max_steps, finalist.parameters.get(BATCH_SIZE))
 
 
 def _figures(finalist: Finalist) -> dict[str, Any]:
-    """`parameters` are the LR schedule's; the optimizer's, where they are searched, stay qualified beside them."""
-    schedule, optimizer = split_parameters(finalist.parameters)
+    """`parameters` are the LR schedule's; the optimizer's and the batch size, where they are searched, stay qualified
+    beside them."""
+    schedule, _ = split_parameters(finalist.parameters)
+    beside = {k: v for k, v in finalist.parameters.items() if k.startswith(OPTIMIZER) or k == BATCH_SIZE}
     return {
         "lr_schedule": finalist.lr_schedule,
         "lr": finalist.lr,
-        "parameters": schedule | {f"{OPTIMIZER}{name}": value for name, value in optimizer.items()},
+        "parameters": schedule | beside,
         "mean": finalist.mean,
         "interval": _plain(finalist.interval),
         "seeds": list(finalist.seeds),

@@ -11,12 +11,13 @@ from tune_lr.errors import InputError, one_line
 from tune_lr.lr_schedules import make_lr_schedule
 from tune_lr.optimizers import make_optimizer
 from tune_lr.plugins import Layout, batch_divisor, layout
-from tune_lr.trial import Task, TrialSpec
+from tune_lr.trial import Task, TrialSpec, whole_optimizer
 from tune_lr.workloads import Workload, load_batch
 from tune_lr.workloads.first_batch import check_first_batch
 
 
 def global_batch_size(workload: Workload, task: Task) -> int:
+    """Of the steps that the study counts; a trial may have one of its own."""
     return task.batch_size or workload.batch_size
 
 
@@ -36,23 +37,29 @@ def be_deterministic(on: bool) -> None:
 
 def check_task(workload: Workload, task: Task, trial: TrialSpec) -> None:
     """Raises InputError, in the user's terms, for what could not be known before the workload was loaded."""
-    batch_size, items = global_batch_size(workload, task), len(workload.train_data)  # type: ignore[arg-type]
+    items = len(workload.train_data)  # type: ignore[arg-type]
+    batch_size = max(task.batch_sizes, default=global_batch_size(workload, task))  # the one that wants most
+    where = "parameters.batch_size" if task.batch_sizes else "batch_size"
     divisor, name = batch_divisor(layout_of(task), task.plugin_args, task.accumulate)
     if batch_size % divisor:
         raise InputError(f"batch_size: must be a multiple of {name} (got {batch_size})")
     if items < batch_size:
-        raise InputError(f"batch_size: the training data has {items} items, fewer than one batch of {batch_size}")
+        raise InputError(f"{where}: the training data has {items} items, fewer than one batch of {batch_size}")
     known = [f"val_{name}" for name in ("loss", *workload.metrics)]
     if task.metric not in known:
         raise InputError(
             f"metric.name: the workload does not measure it (got {task.metric!r}); it has {', '.join(known)}"
         )
-    _check_optimizer(task.optimizer, task.optimizer_args)
-    try:
-        for searched in task.searched_args:
-            _check_optimizer(task.optimizer, {**task.optimizer_args, **searched})
-    except InputError as error:
-        raise InputError(f"parameters.{error}") from None
+    base = {"name": task.optimizer, **task.optimizer_args}
+    _check_optimizer(base)
+    for searched in task.searched_args:
+        try:
+            _check_optimizer(whole_optimizer(base, searched))
+        except InputError as error:
+            what = str(error).removeprefix("optimizer")
+            if "name" in searched:
+                what = f".choices.{searched['name']}{what.removeprefix('.name')}"
+            raise InputError(f"parameters.optimizer{what}") from None
     if not trial.ramp and trial.lr_schedule:
         make_lr_schedule(trial.lr_schedule, trial.parameters, trial.max_steps, steps_per_epoch=items // batch_size)
     be_deterministic(task.deterministic)
@@ -80,8 +87,9 @@ def _check_pipeline(workload: Workload, batch_size: int) -> None:
         raise InputError(f"{where} validates on whole batches: {what}")
 
 
-def _check_optimizer(name: str, arguments: Mapping[str, Any]) -> None:
-    """Takes one step with it: some arguments are refused only there."""
+def _check_optimizer(whole: Mapping[str, Any]) -> None:
+    """Takes one step with it, given with its name: some arguments are refused only there."""
+    name, arguments = whole["name"], {key: value for key, value in whole.items() if key != "name"}
     device = "cuda" if torch.cuda.is_available() else "cpu"
     parameters = [nn.Parameter(torch.ones(shape, device=device)) for shape in ((2, 2), (2,))]
     optimizer = make_optimizer(name, arguments, [{"params": parameters}])
@@ -91,4 +99,4 @@ def _check_optimizer(name: str, arguments: Mapping[str, Any]) -> None:
         optimizer.step()
     except Exception as error:
         what = f"{type(optimizer).__name__} cannot take a step with its arguments: {one_line(error)}"
-        raise InputError(f"optimizer: {what} (got {dict(arguments)!r})") from None
+        raise InputError(f"optimizer: {what} (got {arguments!r})") from None

@@ -215,15 +215,15 @@ def _range_test(options: argparse.Namespace) -> int:
             code = _search(options)
     except NoAnswerError as error:  # --strict: what was read is on disk all the same
         abstained = error
-    from tune_lr.lr_range_test import LRBounds
+    from tune_lr.api import read_bounds
     from tune_lr.study_dir import StudyDir
 
     directory = StudyDir(Path(options.out) / options.name)
     if directory.bounds_json.exists():
-        bounds = LRBounds.from_dict(directory.read_json(directory.bounds_json))
+        found, bounds = directory.read_json(directory.bounds_json), read_bounds(directory)
         if options.json:
-            print(json.dumps(bounds.to_dict(), indent=2, allow_nan=False))
-        elif bounds.status == "ok":
+            print(json.dumps(found, indent=2, allow_nan=False))
+        elif bounds.status == "ok" and "combinations" not in found:  # which no single line could say
             print(_line_to_paste(bounds))
     if abstained is not None:
         raise abstained

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from itertools import islice, product
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -32,6 +32,7 @@ from tune_lr.budget import ALLOWED, Budget, parse_budget
 from tune_lr.errors import suggestion
 from tune_lr.lr_schedules import SCHEDULES, check_parameters
 from tune_lr.plugins import batch_divisor, layout, option_mistakes, plugin_mistakes
+from tune_lr.trial import BATCH_SIZE, OPTIMIZER, equal_steps, setting
 from tune_lr.yaml_file import (
     FieldPath,
     Issue,
@@ -244,6 +245,17 @@ class Distribution(Drawn):
             return {("values", i): value for i, value in enumerate(self.values)}
         return {("value",): self.value} if self.min is None else {("min",): self.min, ("max",): self.max}
 
+    def middle(self) -> Any:
+        """The value, the middle one of the values, or the middle between the ends, as the distribution has it."""
+        if self.values is not None:
+            return self.values[(len(self.values) - 1) // 2]
+        if self.min is None or self.max is None:
+            return self.value
+        if self.distribution == "int_uniform":
+            return int(self.min + self.max) // 2
+        log = self.distribution == "log_uniform_values"
+        return math.sqrt(self.min * self.max) if log else (self.min + self.max) / 2
+
 
 def _lr(value: Any) -> float:
     if float(_number(value)) <= 0:
@@ -287,24 +299,73 @@ class LRRange(Drawn):
         return "range_test" in (self.min, self.max)
 
 
+class Combination(NamedTuple):
+    """A batch size and an optimizer, as far as they are searched: each combination has an LR range test and bounds of
+    its own."""
+
+    batch_size: int | None = None  # None: all trials have the study's
+    optimizer: str = ""  # "": all trials have the study's
+
+    def __str__(self) -> str:
+        return setting({BATCH_SIZE: self.batch_size, f"{OPTIMIZER}name": self.optimizer})
+
+
 class Parameters(_Model):
     """What is searched. `lr_schedule`: LR schedule -> parameter -> how it is drawn; one left out keeps its default.
-    `optimizer`: argument -> how it is drawn; the range test takes what the field `optimizer` says of it.
+    `optimizer`: optimizer -> argument -> how it is drawn; "" stands for the one that the field `optimizer` names, where
+    no other is searched. `batch_size`: None where it is not searched.
     """
 
     lr: LRRange
     lr_schedule: Mapping[str, Mapping[str, Distribution]]
-    optimizer: Mapping[str, Distribution] = {}
+    optimizer: Mapping[str, Mapping[str, Distribution]] = {"": {}}
+    batch_size: tuple[Count, ...] | None = None
+
+    @field_validator("batch_size", mode="before")
+    @classmethod
+    def _sizes(cls, data: Any) -> Any:
+        if data is None:
+            return None
+        form, inner = next(iter(data.items())) if isinstance(data, dict) and len(data) == 1 else (None, None)
+        sizes = [inner] if form == "value" else inner
+        if form not in ("value", "values") or not isinstance(sizes, list) or not sizes:
+            what = f"names no batch sizes (got {shown(data)})"
+            raise FieldError(f"{what}; each has an LR range test of its own, so write {{values: [64, 128]}}")
+        for i, size in enumerate(sizes):
+            if size in sizes[:i]:
+                raise FieldError(f"is given twice (got {shown(size)}); keep one of them", "values", i)
+        return tuple(sizes)
+
+    @field_serializer("batch_size")
+    def _with_values(self, sizes: tuple[int, ...] | None) -> dict[str, Any] | None:
+        return {"values": list(sizes)} if sizes else None
 
     @field_validator("optimizer", mode="before")
     @classmethod
-    def _arguments(cls, data: Any) -> Any:
+    def _optimizers(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        for name, where in (("lr", "parameters.lr"), ("name", "optimizer.name")):
-            if name in data:
-                raise FieldError(f"is set by {where} (got {shown(data[name])}); write it there", name)
-        return {name: _uniform(how) for name, how in data.items()}
+        form = next((form for form in ("choices", "values") if form in data), None)
+        if form is None:
+            return {"": _arguments(data)}
+        given, kind = data[form], {"choices": dict, "values": list}[form]
+        if len(data) > 1 or type(given) is not kind or not given:
+            allowed = "{choices: {sgd: {}, adamw: {}}}, or arguments of the optimizer"
+            raise FieldError(f"names no optimizers (got {shown(data)}); write {allowed}")
+        choices: dict[str, Any] = {}
+        for i, name in enumerate(given):
+            place = (form, name if form == "choices" else i)
+            if not isinstance(name, str) or not name:
+                raise FieldError(f"is no optimizer (got {shown(name)}); write a name, such as adamw", *place)
+            if name.lower() in map(str.lower, choices):
+                raise FieldError(f"is given twice (got {shown(name)}); keep one of them", *place)
+            choices[name] = _arguments(given[name] or {}, *place) if form == "choices" else {}
+        return choices
+
+    @field_serializer("optimizer")
+    def _by_name(self, choices: Mapping[str, Mapping[str, Distribution]]) -> dict[str, Any]:
+        plain = {name: {key: how.model_dump() for key, how in drawn.items()} for name, drawn in choices.items()}
+        return plain[""] if "" in plain else {"choices": plain}
 
     @field_validator("lr_schedule", mode="before")
     @classmethod
@@ -337,6 +398,16 @@ class Parameters(_Model):
         return {
             "choices": {name: {key: how.model_dump() for key, how in drawn.items()} for name, drawn in choices.items()}
         }
+
+
+def _arguments(drawn: Any, *path: str | int) -> Any:
+    """Of an optimizer; `path` is where they stand."""
+    if not isinstance(drawn, dict):
+        return drawn
+    for name, where in (("lr", "parameters.lr"), ("name", "optimizer.name")):
+        if name in drawn:
+            raise FieldError(f"is set by {where} (got {shown(drawn[name])}); write it there", *path, name)
+    return {name: _uniform(how) for name, how in drawn.items()}
 
 
 def _numbers_are_uniform(schedule: str, drawn: Any) -> Any:
@@ -455,7 +526,8 @@ class Config(_Model):
 
     workload: str = Field(examples=["my_module:make_workload"])
     workload_args: dict[str, Any] = {}
-    batch_size: Count | None = None  # global; None: the workload's own
+    # Global; None: the workload's own. Where it is searched, this is the one whose steps all fields count.
+    batch_size: Count | None = None
     metric: Metric = Metric()
     max_steps: Count = Field(examples=[310])  # optimizer steps of one full trial
     report_every: Count = Field(examples=[31])  # steps between validations
@@ -504,6 +576,21 @@ class Config(_Model):
             raise FieldError(f"is no workload (got {shown(workload)}); write module:function")
         return workload
 
+    @property
+    def combinations(self) -> list[Combination]:
+        """Of batch size and optimizer, as far as they are searched. First the one that `batch_size` and `optimizer`
+        name."""
+        sizes, names = self.parameters.batch_size or (None,), self.parameters.optimizer
+        own = self.batch_size, self.optimizer.name.lower()
+        return sorted(
+            (Combination(size, name) for name in names for size in sizes),
+            key=lambda one: (one.batch_size or own[0], one.optimizer.lower() or own[1]) != own,
+        )
+
+    def steps_of(self, steps: int, batch_size: int | None) -> int:
+        """How many steps with that batch size see as many samples as `steps` of the study's."""
+        return equal_steps(steps, self.batch_size, batch_size) if self.batch_size and batch_size else steps
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data, fit for YAML: `parse_config(config.to_dict()) == config`."""
         return self.model_dump(mode="json")
@@ -535,9 +622,9 @@ def _checked(data: Any, places: Places) -> Config:
         config = Config.model_validate(plain)
     except ValidationError as error:
         raise first_error(map(_issue, error.errors(include_url=False)), places) from None
-    config = _with_plateau_mode(_with_stairs(_with_min_steps(config)))
+    config = _with_plateau_mode(_with_stairs(_with_min_steps(_with_base(config))))
     issues = [*_contradictions(config), *_schedule_issues(config), *_fixed_issues(config), *_plateau_issues(config)]
-    issues += _plugin_issues(config)
+    issues += [*_combination_issues(config), *_plugin_issues(config)]
     if issues:
         raise first_error(issues, places)
     return config
@@ -562,6 +649,10 @@ def _issue(error: ErrorDetails) -> Issue:
     path: FieldPath = error["loc"]
     if path[:2] == ("parameters", "lr_schedule") and len(path) > 2:
         path = (*path[:2], "choices", *path[2:])
+    if path[:2] == ("parameters", "optimizer") and len(path) > 2:
+        path = (*path[:2], *path[3:]) if path[2] == "" else (*path[:2], "choices", *path[2:])
+    if path[:2] == ("parameters", "batch_size") and len(path) > 2:
+        path = (*path[:2], "values", *path[2:])
     if kind == "value_error" and isinstance(limits["error"], FieldError):
         return Issue((*path, *limits["error"].path), str(limits["error"]))
     if kind == "missing":
@@ -595,6 +686,18 @@ def _model_at(path: FieldPath) -> type[BaseModel]:
         kinds = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
         model = next((kind for kind in kinds if issubclass(kind, BaseModel)), model)
     return model
+
+
+def _with_base(config: Config) -> Config:
+    """The batch size and the optimizer that the study's steps, ramps and fixed configurations are of, where they are
+    searched and not said: the first ones."""
+    sizes, names = config.parameters.batch_size, list(config.parameters.optimizer)
+    update: dict[str, Any] = {}
+    if sizes and config.batch_size is None:
+        update["batch_size"] = sizes[0]
+    if names[0] and "optimizer" not in config.model_fields_set:
+        update["optimizer"] = Optimizer(name=names[0])
+    return config.model_copy(update=update)
 
 
 def _with_min_steps(config: Config) -> Config:
@@ -667,7 +770,7 @@ def _contradictions(config: Config) -> Iterator[Issue]:
         yield Issue(("parameters",), f"is missing; write, for example, {example}")
     if not config.num_trials and not config.fixed:
         yield Issue(("num_trials",), "must be at least 1 where no configuration is fixed (got 0)")
-    ramps = ramp.replicates * ramp.steps if config.num_trials and lr.needs_range_test else 0
+    ramps = len(config.combinations) * ramp.replicates * ramp.steps if config.num_trials and lr.needs_range_test else 0
     least = ramps + (len(config.fixed) + bool(config.num_trials)) * steps
     if config.spending and (config.spending.steps(steps) or least) < least:
         what = f"buys no trial (got {config.budget}): ramps take up to {ramps:,} steps, a training {steps:,}"
@@ -691,14 +794,35 @@ def _contradictions(config: Config) -> Iterator[Issue]:
         yield Issue(("scaling", "gpus_per_worker"), f"must be a whole number or less than 1 (got {gpus})")
 
 
+def _combination_issues(config: Config) -> Iterator[Issue]:
+    """A batch size or an optimizer of the study that is not among those that are searched, and batches so large that
+    not every report is a step further."""
+    sizes, names = config.parameters.batch_size, [name.lower() for name in config.parameters.optimizer]
+    base, optimizer = config.batch_size, config.optimizer.name
+    if names[0] and optimizer.lower() not in names:
+        allowed = ", ".join(config.parameters.optimizer)
+        yield Issue(("optimizer", "name"), f"must be one of parameters.optimizer (got {shown(optimizer)}): {allowed}")
+    if not sizes or base is None:
+        return
+    if base not in sizes:
+        what = f"must be one of parameters.batch_size (got {base}): {', '.join(map(str, sizes))}"
+        yield Issue(("batch_size",), what)
+    for i, size in enumerate(sizes):
+        if config.report_every * base < size:
+            most = f"report_every {config.report_every} x batch_size {base}, or a report would be less than a step"
+            yield Issue(("parameters", "batch_size", "values", i), f"must be at most {most} (got {size})")
+
+
 def _plugin_issues(config: Config) -> Iterator[Issue]:
     """What the ColossalAI plugin does not have, or cannot do with these workers, this precision or this optimizer."""
-    scaling, training, size = config.scaling, config.training, config.batch_size
+    scaling, training = config.scaling, config.training
     options = scaling.plugin_args
     wrong = [Issue(("scaling", *path), what) for path, what in option_mistakes(scaling.plugin, options)]
     if wrong:
         yield from wrong
         return
+    searched = config.parameters.optimizer
+    optimizers: dict[FieldPath, str] = {("parameters", "optimizer", "choices", name): name for name in searched if name}
     mistakes = plugin_mistakes(
         scaling.plugin,
         options,
@@ -706,7 +830,7 @@ def _plugin_issues(config: Config) -> Iterator[Issue]:
         gpus_per_worker=scaling.gpus_per_worker,
         precision=training.precision,
         accumulate=training.accumulate,
-        optimizer=config.optimizer.name,
+        optimizers=optimizers or {("optimizer", "name"): config.optimizer.name},
         decay_all=training.decay_norms_and_biases,
     )
     for path, what in mistakes:
@@ -716,8 +840,11 @@ def _plugin_issues(config: Config) -> Iterator[Issue]:
     except ValueError:
         return  # one of the mistakes
     divisor, name = batch_divisor(shape, options, training.accumulate)
-    if size is not None and size % divisor:
-        yield Issue(("batch_size",), f"must be a multiple of {name} (got {size})")
+    searched_sizes = enumerate(config.parameters.batch_size or ())
+    sizes: dict[FieldPath, int | None] = {("parameters", "batch_size", "values", i): s for i, s in searched_sizes}
+    for path, size in (sizes or {("batch_size",): config.batch_size}).items():
+        if size is not None and size % divisor:
+            yield Issue(path, f"must be a multiple of {name} (got {size})")
 
 
 def _fixed_issues(config: Config) -> Iterator[Issue]:

@@ -9,8 +9,8 @@ from tune_lr.config import Config
 from tune_lr.errors import ResourceError, one_line
 from tune_lr.plots import schedule_color
 from tune_lr.study_dir import StudyDir
-from tune_lr.tracking import check_server, default_entity, run_id, server_url
-from tune_lr.trial import OPTIMIZER
+from tune_lr.tracking import check_server, default_entity, run_id, server_url, x_axis
+from tune_lr.trial import BATCH_SIZE, OPTIMIZER, optimizer_prefix
 
 SAVED = "dashboard.json"  # in the study's wandb/: where the workspace is, so that it is saved again and not twice
 BEST = 3
@@ -35,7 +35,7 @@ def save_dashboard(config: Config, directory: StudyDir, study_id: str) -> str:
         workspace = _reopened(ws, directory, entity, config.wandb.project)
         workspace.name = f"tune-lr {directory.name}"
         workspace.sections = _sections(ws, panels, config)
-        workspace.settings = ws.WorkspaceSettings(x_axis="train/step", max_runs=100)
+        workspace.settings = ws.WorkspaceSettings(x_axis=x_axis(config), max_runs=100)
         workspace.runset_settings = _runset(ws, config, directory, study_id)
         workspace.save()
     except Exception as error:  # wandb has many
@@ -80,10 +80,12 @@ def _sections(ws: Any, wr: Any, config: Config) -> list[Any]:
     schedule, lr = wr.Config("lr_schedule"), wr.Config("lr")
     columns = [wr.ParallelCoordinatesPlotColumn(schedule), wr.ParallelCoordinatesPlotColumn(lr, log=True)]
     names = [f"{name}.{parameter}" for name, drawn in config.parameters.lr_schedule.items() for parameter in drawn]
-    names += [f"{OPTIMIZER}{name}" for name in config.parameters.optimizer]
+    optimizers = config.parameters.optimizer
+    names += [BATCH_SIZE] * bool(config.parameters.batch_size) + [f"{OPTIMIZER}name"] * (len(optimizers) > 1)
+    names += [f"{optimizer_prefix(name)}{argument}" for name, drawn in optimizers.items() for argument in drawn]
     columns += [wr.ParallelCoordinatesPlotColumn(wr.Config(name)) for name in names]
     columns.append(wr.ParallelCoordinatesPlotColumn(loss))
-    step, best = "train/step", {"max_runs_to_show": BEST, "smoothing_type": "none"}
+    step, best = x_axis(config), {"max_runs_to_show": BEST, "smoothing_type": "none"}
     wide = ws.SectionLayoutSettings(columns=3, rows=1)
     return [
         ws.Section(

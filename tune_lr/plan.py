@@ -2,21 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from tune_lr.budget import Budget, confirmation_within
 from tune_lr.config import Config
 from tune_lr.errors import InputError, ResourceError
-from tune_lr.trial import Task
+from tune_lr.trial import Task, steps_weight
 
 PHASES = ("range_test", "search", "confirm")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Numbers of trials, and of optimizer steps at most."""
+    """Numbers of trials, and of optimizer steps at most. Where batch sizes are searched, steps are of the study's own,
+    and those of other sizes count by their samples."""
 
     ramps: int
-    ramp_steps: int
+    ramp_steps: int  # the mean
     trials: int  # of the search, fixed configurations included; with a budget of trainings at least
     confirmations: int
     max_steps: int
@@ -35,8 +37,11 @@ def needs_range_test(config: Config, phases: Sequence[str] = PHASES) -> bool:
 
 
 def plan(config: Config, phases: Sequence[str] = PHASES) -> Plan:
-    ramps = config.range_test.replicates if needs_range_test(config, phases) else 0
-    ramp_steps, full = config.range_test.steps, config.max_steps
+    combinations, full = config.combinations, config.max_steps
+    ramps = config.range_test.replicates * len(combinations) if needs_range_test(config, phases) else 0
+    ramp_steps = round(
+        config.range_test.steps * fmean(steps_weight(one.batch_size, config.batch_size) for one in combinations)
+    )
     trials = config.num_trials + len(config.fixed)
     confirmations = config.confirm.top * config.confirm.most_seeds
     budget = config.spending if "search" in phases else None

@@ -25,6 +25,7 @@ from matplotlib.ticker import MaxNLocator
 from tune_lr import lr_schedules
 from tune_lr.lr_range_test import smooth
 from tune_lr.study_dir import TrialRow
+from tune_lr.trial import setting
 
 Array = npt.NDArray[np.float64]
 Columns = Mapping[str, Array]
@@ -193,6 +194,11 @@ class Shown:
     label: str
     key: str
     style: Style
+    batch_size: int | None = None  # where curves of several are overlaid: they are drawn over samples, not over steps
+
+    @property
+    def x(self) -> Array:
+        return self.curve["step"] * (self.batch_size or 1)
 
 
 def axis(title: str, values: Iterable[float], log: bool = False, pad: float = 0.04) -> Axis:
@@ -253,12 +259,13 @@ def lr_chart(shown: Sequence[Shown], of: str, points: int = _FEATURED_POINTS) ->
     """Learning rate over steps. `of` is the title's end."""
     series = []
     for one in shown:
-        x, y = thin(one.curve["step"], one.curve["lr"], points)
+        x, y = thin(one.x, one.curve["lr"], points)
         spec = lr_schedules.SCHEDULES.get(one.row.lr_schedule)
         stairs = spec is not None and spec.piecewise
         series.append(Series(x, y, one.style, one.label, one.key, stairs=stairs))
     everything = [value for one in series for value in one.y]
-    return Chart(f"Learning rate {of}".strip(), _steps(series), axis("learning rate", [0.0, *everything]), series)
+    y_axis = axis("learning rate", [0.0, *everything])
+    return Chart(f"Learning rate {of}".strip(), _steps(series, shown), y_axis, series)
 
 
 def train_loss_chart(shown: Sequence[Shown], of: str, points: int = _FEATURED_POINTS) -> Chart:
@@ -266,33 +273,34 @@ def train_loss_chart(shown: Sequence[Shown], of: str, points: int = _FEATURED_PO
     raw, smooth_lines = [], []
     for one in shown:
         finite = np.isfinite(one.curve["train_loss"])
-        steps, losses = one.curve["step"][finite], one.curve["train_loss"][finite]
+        steps, losses = one.x[finite], one.curve["train_loss"][finite]
         x, y = thin(steps, losses, points)
         raw.append(Series(x, y, Style(one.style.color), "", one.key, width=0.8, opacity=0.22, silent=True))
         x, y = thin(steps, running_mean(losses), points)
         smooth_lines.append(Series(x, y, one.style, one.label, one.key))
-    return Chart(f"Training loss {of}".strip(), _steps(smooth_lines), _loss_axis("training loss", smooth_lines, raw),
-                 [*raw, *smooth_lines])  # fmt: skip
+    return Chart(f"Training loss {of}".strip(), _steps(smooth_lines, shown),
+                 _loss_axis("training loss", smooth_lines, raw), [*raw, *smooth_lines])  # fmt: skip
 
 
 def val_loss_chart(shown: Sequence[Shown], of: str, points: int = _FEATURED_POINTS) -> Chart:
     """Validation loss over steps."""
     series = [_validation(one, points) for one in shown]
     everything = [value for one in series for value in one.y]
-    return Chart(f"Validation loss {of}".strip(), _steps(series), axis("validation loss", everything, log=True), series)
+    y_axis = axis("validation loss", everything, log=True)
+    return Chart(f"Validation loss {of}".strip(), _steps(series, shown), y_axis, series)
 
 
 def loss_chart(one: Shown, points: int) -> Chart:
     """Training loss, raw, and validation loss of one trial."""
-    x, y = thin(one.curve["step"], one.curve["train_loss"], points)
+    x, y = thin(one.x, one.curve["train_loss"], points)
     training = Series(x, y, Style(one.style.color), "training", width=1, opacity=0.5)
     validation = replace(_validation(one, points), legend="validation")
-    return Chart("Loss", _steps([training, validation]), _loss_axis("loss", [validation], [training]),
+    return Chart("Loss", _steps([training, validation], [one]), _loss_axis("loss", [validation], [training]),
                  [training, validation])  # fmt: skip
 
 
 def _validation(one: Shown, points: int) -> Series:
-    x, y = thin(one.curve["step"], one.curve["val_loss"], points)
+    x, y = thin(one.x, one.curve["val_loss"], points)
     marker: Literal["small", "none"] = "small" if len(x) <= 60 else "none"
     return Series(x, y, one.style, one.label, one.key, marker=marker)
 
@@ -320,7 +328,7 @@ def timeline_chart(rows: Sequence[TrialRow]) -> Chart:
         name = row.lr_schedule
         gap = min(0.001 * end, 0.5 * row.duration_s)  # or two trials in a row would look like one
         places = np.linspace(row.started_s, row.started_s + row.duration_s - gap, 3) / unit
-        words = f"trial {row.number}, {name}, lr {number_text(row.lr)}: {row.state} after {row.steps} steps"
+        words = f"{_named(row)}: {row.state} after {row.steps} steps"
         said = f"{words}, {number_text(row.duration_s)} s"
         opacity = {"complete": 1.0, "pruned": 0.4}.get(row.state, 0.7)
         legend = "" if name in named else name
@@ -362,7 +370,7 @@ def loss_over_lr_chart(rows: Sequence[TrialRow], metric: str, goal: str) -> Char
             if own:
                 values = [edge if state == "diverged" else final(row, metric) for row in own]
                 hover = [
-                    f"trial {row.number}, {name}, lr {number_text(row.lr)}: {state} after {row.steps} steps"
+                    f"{_named(row)}: {state} after {row.steps} steps"
                     + (f", {metric} {number_text(final(row, metric), 4)}" if state != "diverged" else "")
                     for row in own
                 ]
@@ -373,6 +381,12 @@ def loss_over_lr_chart(rows: Sequence[TrialRow], metric: str, goal: str) -> Char
                 legend = ""
     return Chart(f"Final {metric} over the learning rate", axis("learning rate", [row.lr for row in rows], log=True),
                  y_axis, series, key="filled: complete   hollow: pruned   ×: diverged, at the edge")  # fmt: skip
+
+
+def _named(row: TrialRow) -> str:
+    """What a trial is called under the mouse."""
+    words = [f"trial {row.number}", row.lr_schedule, f"lr {number_text(row.lr)}", setting(row.parameters)]
+    return ", ".join(filter(None, words))
 
 
 def final(row: TrialRow, metric: str) -> float:
@@ -394,8 +408,9 @@ def running_mean(values: Array) -> Array:
     return mean
 
 
-def _steps(series: Sequence[Series]) -> Axis:
-    return replace(axis("step", [value for one in series for value in one.x], pad=0.01), whole=True)
+def _steps(series: Sequence[Series], shown: Sequence[Shown]) -> Axis:
+    title = "samples" if any(one.batch_size for one in shown) else "step"
+    return replace(axis(title, [value for one in series for value in one.x], pad=0.01), whole=True)
 
 
 def _reads_leftwards(one: Axis, x: float, label: str) -> bool:

@@ -228,10 +228,11 @@ def plugin_mistakes(
     gpus_per_worker: float,
     precision: str,
     accumulate: int,
-    optimizer: str,
+    optimizers: Mapping[tuple[str | int, ...], str],
     decay_all: bool,
-) -> Iterator[tuple[tuple[str, ...], str]]:
-    """What does not fit the plugin, as (path in the YAML, what is wrong); `options` themselves are right."""
+) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """What does not fit the plugin, as (path in the YAML, what is wrong); `options` themselves are right. `optimizers`
+    are by their paths."""
     if plugin != "ddp" and not gpus_per_worker:
         yield ("scaling", "plugin"), f"needs GPUs (got {plugin}, gpus_per_worker is 0); on CPUs use ddp"
     if 0 < gpus_per_worker < 1 and workers > 1:
@@ -245,9 +246,9 @@ def plugin_mistakes(
     if options.get("zero_stage") and precision == "fp32":
         what = f"must be bf16 or fp16 with zero_stage {options['zero_stage']} of hybrid_parallel (got fp32)"
         yield ("training", "precision"), what
-    if plugin == "gemini" and optimizer.lower() not in map(str.lower, GEMINI_OPTIMIZERS):
-        what = f"does not go with gemini (got {shown(optimizer)}); allowed: {', '.join(GEMINI_OPTIMIZERS)}"
-        yield ("optimizer", "name"), what
+    for path, optimizer in optimizers.items() if plugin == "gemini" else ():
+        if optimizer.lower() not in map(str.lower, GEMINI_OPTIMIZERS):
+            yield path, f"does not go with gemini (got {shown(optimizer)}); allowed: {', '.join(GEMINI_OPTIMIZERS)}"
     if plugin == "fsdp" and not decay_all:
         what = "must be true with fsdp (got false): ColossalAI's plugin keeps one group of parameters"
         yield ("training", "decay_norms_and_biases"), what

@@ -28,6 +28,7 @@ from tune_lr import plots
 from tune_lr.errors import ResourceError
 from tune_lr.plots import RAMP, Chart, Columns, Shown, final, number_text
 from tune_lr.study_dir import StudyDir, TrialRow
+from tune_lr.trial import BATCH_SIZE, OPTIMIZER, equal_steps, setting, short_name, steps_covered, steps_weight
 
 PHASES = ("range_test", "search", "confirm")
 STATES = ("complete", "pruned", "diverged", "failed")
@@ -40,8 +41,8 @@ def write_report(study: StudyDir) -> None:
     """Writes the report and its pictures from what the study directory holds."""
     found = _read(study)
     of = "of the best trial of each LR schedule"
+    ramps = {name: plots.range_test_chart(one.ramps, one.bounds) for name, one in found.range_tests.items()}
     alone = {
-        "range_test": plots.range_test_chart(found.ramps, found.bounds),
         "timeline": plots.timeline_chart(found.rows),
         "lr_curves": plots.lr_chart(found.best_of_each, of),
         "train_loss": plots.train_loss_chart(found.best_of_each, of),
@@ -50,13 +51,14 @@ def write_report(study: StudyDir) -> None:
     }
     study.plots.mkdir(exist_ok=True)
     study.range_test.mkdir(exist_ok=True)
+    for name, chart in ramps.items():
+        _replace(study.range_test / f"{name}.png", plots.png(chart))
     for name, chart in alone.items():
-        path = study.range_test_png if name == "range_test" else study.plots / f"{name}.png"
-        _replace(path, plots.png(chart))
+        _replace(study.plots / f"{name}.png", plots.png(chart))
     overlays = [*found.fixed, *([found.best_overlay] if found.best_overlay else [])]
     for overlay in overlays:
         _replace(study.plots / f"{overlay.file_name}.png", plots.png(*overlay.charts, title=overlay.title))
-    charts = {name: plots.drawing(chart) for name, chart in alone.items()}
+    charts = {name: plots.drawing(chart) for name, chart in {**ramps, **alone}.items()}
     for overlay in overlays:
         charts |= {f"{overlay.name}-{i}": plots.drawing(chart) for i, chart in enumerate(overlay.charts)}
     template = files("tune_lr").joinpath("report_template.html").read_text(encoding="utf-8")
@@ -89,6 +91,16 @@ def _policy(template: str) -> str:
 
 
 @dataclass(frozen=True)
+class _RangeTest:
+    """The ramps of one combination of optimizer and batch size (`of` it, where there are several), and what was read
+    off them."""
+
+    of: str
+    ramps: Sequence[Columns]
+    bounds: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
 class _Study:
     """What lies in a study directory."""
 
@@ -98,11 +110,29 @@ class _Study:
     bounds: Mapping[str, Any] | None
     widened: Mapping[str, Any] | None
     best: Mapping[str, Any] | None
-    ramps: Sequence[Columns]
+    ramps: Mapping[int, Columns]  # by the trial's number
     rows: Sequence[TrialRow]
     curves: Mapping[int, Columns]
     metric: str  # as files name it: val_loss, val_accuracy
     goal: str
+
+    @cached_property
+    def range_tests(self) -> dict[str, _RangeTest]:
+        """By the names of their charts; the study's own first."""
+        combinations: list[dict[str, Any]] = (self.bounds or {}).get("combinations") or []
+        if not combinations:
+            return {"range_test": _RangeTest("", list(self.ramps.values()), self.bounds)}
+        own = {row.number: setting(row.parameters) for row in self.rows if row.phase == "range_test"}
+        tests: dict[str, _RangeTest] = {}
+        for bounds in combinations:
+            of = own.get(bounds["ramps"][0], "")
+            ramps = [ramp for number, ramp in self.ramps.items() if own.get(number) == of]
+            tests[_file_name(f"range_test {of}" if tests else "range_test")] = _RangeTest(of, ramps, bounds)
+        return tests
+
+    def weight(self, row: TrialRow) -> float:
+        """How many steps with the study's batch size one of the trial's counts."""
+        return steps_weight(row.parameters.get(BATCH_SIZE), self.config.get("batch_size"))
 
     @cached_property
     def searched(self) -> list[TrialRow]:
@@ -124,8 +154,8 @@ class _Study:
                 best.setdefault(row.lr_schedule, row)
         ordered = [best[name] for name in plots.in_order(best)]
         return [
-            Shown(row, self.curves[row.number], f"{row.lr_schedule}, lr {number_text(row.lr)}", row.lr_schedule,
-                  plots.schedule_style(row.lr_schedule))
+            Shown(row, self.curves[row.number], _drawn(row), row.lr_schedule, plots.schedule_style(row.lr_schedule),
+                  row.parameters.get(BATCH_SIZE))
             for row in ordered if row.number in self.curves
         ]  # fmt: skip
 
@@ -153,7 +183,7 @@ class _Study:
     def _told_apart(self, rows: Sequence[TrialRow]) -> list[Shown]:
         styles = plots.told_apart([row.lr_schedule for row in rows])
         return [
-            Shown(row, self.curves[row.number], _label(row), str(row.number), style)
+            Shown(row, self.curves[row.number], _label(row), str(row.number), style, row.parameters.get(BATCH_SIZE))
             for row, style in zip(rows, styles, strict=True)
         ]
 
@@ -168,7 +198,7 @@ class _Overlay:
 
     @property
     def file_name(self) -> str:
-        return re.sub(r"[^A-Za-z0-9_-]", "_", self.name)[:80]
+        return _file_name(self.name)
 
     @cached_property
     def charts(self) -> list[Chart]:
@@ -178,7 +208,15 @@ class _Overlay:
 
 def _label(row: TrialRow) -> str:
     """What a trial is called beside others: its label, or schedule, LR and number."""
-    return row.label or f"{row.lr_schedule}, lr {number_text(row.lr)} (trial {row.number})"
+    return row.label or f"{_drawn(row)} (trial {row.number})"
+
+
+def _drawn(row: TrialRow) -> str:
+    return ", ".join(filter(None, [row.lr_schedule, f"lr {number_text(row.lr)}", setting(row.parameters)]))
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]", "_", text)[:80]
 
 
 def _read(study: StudyDir) -> _Study:
@@ -187,7 +225,7 @@ def _read(study: StudyDir) -> _Study:
     metric = config.get("metric") or {}
     name = str(metric.get("name", "val_loss"))
     rows = study.read_rows() if study.trials_csv.exists() else []
-    ramps = (_curve(study, path) for path in study.range_curves())
+    ramps = {int(path.stem.split("-")[1]): _curve(study, path) for path in study.range_curves()}
     curves = {row.number: _curve(study, study.curve(row.number)) for row in rows if row.phase != "range_test"}
     return _Study(
         name=str(described.get("name") or study.name),
@@ -196,7 +234,7 @@ def _read(study: StudyDir) -> _Study:
         bounds=study.read_json(study.bounds_json) if study.bounds_json.exists() else None,
         widened=study.read_json(study.widened_json) if study.widened_json.exists() else None,
         best=study.read_yaml(study.best_yaml) if study.best_yaml.exists() else None,
-        ramps=[ramp for ramp in ramps if ramp],
+        ramps={number: ramp for number, ramp in ramps.items() if ramp},
         rows=rows,
         curves={number: curve for number, curve in curves.items() if curve},
         metric=name if name.startswith("val_") else f"val_{name}",
@@ -325,7 +363,7 @@ def _cost_tile(found: _Study) -> tuple[str, str, str] | None:
         return None
     full = ((found.best or {}).get("steps") or {}).get("full_trainings")
     if full is None and found.config.get("max_steps"):
-        full = sum(steps.values()) / found.config["max_steps"]
+        full = sum(row.steps * found.weight(row) for row in found.rows) / found.config["max_steps"]
     note = f"as many as {_number(full)} full trainings" if full is not None else ""
     return "Steps spent", f"{sum(steps.values()):,}", note
 
@@ -378,26 +416,20 @@ def _how_found(found: _Study) -> str:
         text = "The LR range test has no result yet." if found.ramps else "No LR range test was run."
         parts.append(f"<p>{text}</p>")
     else:
-        status, reason = str(found.bounds.get("status", "")), str(found.bounds.get("reason") or "")
-        if status == "ok":
-            low, high, suggested = (_number(found.bounds.get(name)) for name in ("low", "high", "suggestion"))
-            text = f"LR range test: the peak LR was searched between {low} and {high}; suggestion {suggested}."
-            parts.append(f"<p>{text}</p>")
-            parts.append(f'<p class="soft">{escape(reason)}</p>' if reason else "")
-        else:
-            text = f"The LR range test found no bounds ({status}): {reason}"
-            parts.append(f'<div class="note-box"><p>{escape(text)}</p></div>')
+        parts += [_read_off(one) for one in found.range_tests.values()]
     if found.widened:
         low, high, lr = (_number(found.widened.get(name)) for name in ("low", "high", "lr"))
         text = (
             f"After {found.widened.get('after')} trials the best one, at lr {lr}, lay at the edge of these bounds: the "
         )
         parts.append(f'<div class="note-box"><p>{text}search went on from {low} to {high}.</p></div>')
-    if found.ramps:
-        parts.append(
-            _chart("range_test", "LR range test: loss over the ramped LR", height=390,
-                   caption="Grey: the loss of each ramp. Blue: smoothed. Green: the bounds, dashed the suggestion.")
-        )  # fmt: skip
+    for name, one in found.range_tests.items():
+        if one.ramps:
+            of = f" of {one.of}" if one.of else ""
+            parts.append(
+                _chart(name, f"LR range test{of}: loss over the ramped LR", height=390, heading=bool(one.of),
+                       caption="Grey: the loss of each ramp. Blue: smoothed. Green: the bounds, dashed the suggestion.")
+            )  # fmt: skip
     if found.rows:
         phases = "Faint: pruned. Cross: diverged or failed. Green lines: where a phase began."
         names = plots.in_order({row.lr_schedule for row in found.rows})
@@ -409,6 +441,18 @@ def _how_found(found: _Study) -> str:
     return "".join(parts)
 
 
+def _read_off(one: _RangeTest) -> str:
+    """The bounds, or why there are none."""
+    bounds, of = one.bounds or {}, f" of {escape(one.of)}" if one.of else ""
+    status, reason = str(bounds.get("status", "")), escape(str(bounds.get("reason") or ""))
+    if status != "ok":
+        text = f"The LR range test{of} found no bounds ({escape(status)}): {reason}"
+        return f'<div class="note-box"><p>{text}</p></div>'
+    low, high, suggested = (_number(bounds.get(name)) for name in ("low", "high", "suggestion"))
+    text = f"LR range test{of}: the peak LR was searched between {low} and {high}; suggestion {suggested}."
+    return f"<p>{text}</p>" + (f'<p class="soft">{reason}</p>' if reason else "")
+
+
 def _rungs(found: _Study) -> str:
     """Where trials were pruned."""
     compared = [row for row in found.searched if not row.label]
@@ -416,9 +460,10 @@ def _rungs(found: _Study) -> str:
     if not pruned:
         return ""
     lines = []
-    for step in sorted({row.steps for row in pruned}):
-        there = sum(row.steps >= step for row in compared)
-        own = Counter(row.lr_schedule for row in pruned if row.steps == step)
+    at = {row.number: _rung(found, row) for row in compared}
+    for step in sorted({at[row.number] for row in pruned}):
+        there = sum(at[row.number] >= step for row in compared)
+        own = Counter(row.lr_schedule for row in pruned if at[row.number] == step)
         names = ", ".join(f"{escape(name)} {own[name]}" for name in plots.in_order(own))
         cells = f"<td class=n>{step:,}</td><td class=n>{there}</td><td class=n>{own.total()}</td>"
         lines.append(f"<tr>{cells}<td class=wrap>{names}</td></tr>")
@@ -428,6 +473,13 @@ def _rungs(found: _Study) -> str:
         "<th class=n>pruned there</th><th>of the LR schedules</th></tr></thead>"
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
+
+
+def _rung(found: _Study, row: TrialRow) -> int:
+    """The step at which a trial ended; where batch sizes are searched, of the study's own, and at the last report."""
+    every, base = found.config.get("report_every"), found.config.get("batch_size")
+    size = row.parameters.get(BATCH_SIZE)
+    return steps_covered(row.steps, base, size) // every * every if every and base and size else row.steps
 
 
 def _ledger(found: _Study) -> str:
@@ -466,7 +518,9 @@ def _saved(found: _Study) -> Counter[tuple[str, str]]:
     ramp, most = found.config.get("range_test") or {}, int(found.config.get("max_steps") or 0)
     saved: Counter[tuple[str, str]] = Counter()
     for row in found.rows:
-        planned, ended = most, "diverged" if row.lr_schedule == RAMP else row.state
+        base, size = found.config.get("batch_size"), row.parameters.get(BATCH_SIZE)
+        planned = equal_steps(most, base, size) if base and size else most
+        ended = "diverged" if row.lr_schedule == RAMP else row.state
         if row.phase == "range_test":  # of a ramp that was extended the plan is not on disk
             planned = int(ramp.get("steps") or 0) if row.lr == ramp.get("high") else 0
         if ended in ("pruned", "diverged"):
@@ -708,13 +762,16 @@ def importances(rows: Sequence[TrialRow], metric: str, goal: str) -> list[Import
         ("lr_schedule", "", rows, [row.lr_schedule for row in rows]),
         ("lr", "", rows, [math.log(row.lr) for row in rows]),
     ]
+    for name in (f"{OPTIMIZER}name", BATCH_SIZE):  # which belong to no LR schedule
+        having = [row for row in rows if name in row.parameters]
+        everything.append((short_name(name), "", having, [row.parameters[name] for row in having]))
     for name in plots.in_order({row.lr_schedule for row in rows}):
         own = [row for row in rows if row.lr_schedule == name]
         everything.append(("lr", name, own, [math.log(row.lr) for row in own]))
         for parameter in sorted({key for row in own for key in row.parameters}):
             having = [row for row in own if parameter in row.parameters]
             values = [row.parameters[parameter] for row in having]
-            everything.append((parameter.split(".")[-1], name, having, values))
+            everything.append((short_name(parameter), name, having, values))
     for parameter, among, trials, taken in everything:
         explained = share(trials, taken)
         if explained is not None:
@@ -808,7 +865,7 @@ def _swatch(style: plots.Style) -> str:
 
 
 def _parameters(parameters: Mapping[str, Any]) -> str:
-    return ", ".join(f"{escape(name.split('.')[-1])} {_value(value)}" for name, value in parameters.items())
+    return ", ".join(f"{escape(short_name(name))} {_value(value)}" for name, value in parameters.items())
 
 
 def _value(value: Any) -> str:

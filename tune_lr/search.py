@@ -143,7 +143,12 @@ def make_task(config: Config, python_path: Sequence[str] = (), checkpoints: Chec
         checkpoints=checkpoints,
         python_path=tuple(dict.fromkeys(python_path)),
         cold_workers=scaling.plugin != "ddp" if scaling.cold_workers is None else scaling.cold_workers,
-        searched_args=_ends(config.parameters.optimizer),
+        searched_args=tuple(
+            {**({"name": name} if name else {}), **end}
+            for name, drawn in config.parameters.optimizer.items()
+            for end in _ends(drawn) or ([{}] if name else [])
+        ),
+        batch_sizes=config.parameters.batch_size or (),
         **config.training.model_dump(),
     )
 

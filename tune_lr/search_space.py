@@ -8,10 +8,11 @@ from functools import lru_cache
 from statistics import median
 from typing import Any, Protocol
 
-from tune_lr.config import Distribution, LRRange, Parameters
+from tune_lr.config import Combination, Distribution, LRRange, Parameters
 from tune_lr.errors import InputError
 from tune_lr.lr_range_test import LRBounds
 from tune_lr.lr_schedules import make_lr_schedule
+from tune_lr.trial import BATCH_SIZE, OPTIMIZER, optimizer_prefix
 
 # The best peak LR of a schedule is about 0.9 times the range test's suggestion, divided by the root of the schedule's
 # mean factor: the longer it stays below its peak, the higher that may be. Chosen on three of the eight workloads in
@@ -20,6 +21,7 @@ PEAK, PEAK_EXPONENT = 0.9, -0.5
 # Where the range test abstains, the LR at which its ramps diverged still says something: a suggestion is about a
 # twentieth of that, give or take half a decade.
 OF_DIVERGENCE, TRUST = 0.05, 0.3
+NOTHING_ELSE = Combination()  # neither batch sizes nor optimizers are searched
 
 
 class Suggests(Protocol):
@@ -32,27 +34,44 @@ class Suggests(Protocol):
 
 @dataclass(frozen=True)
 class Draw:
-    """A configuration: the peak LR, the LR schedule and its parameters, and arguments of the optimizer; both
-    unqualified, and only those of the space."""
+    """A configuration: the peak LR, the LR schedule and its parameters, arguments of the optimizer and its `name`; both
+    unqualified, and only those of the space. `batch_size` None: not in the space."""
 
     lr: float
     lr_schedule: str
     parameters: dict[str, Any]
     optimizer: dict[str, Any] = field(default_factory=dict)
+    batch_size: int | None = None
 
 
-def draw(trial: Suggests, space: Parameters, bounds: tuple[float, float]) -> Draw:
-    """Draws from `space`; `bounds` (low, high) stand where it says `range_test`.
+def draw_combination(trial: Suggests, space: Parameters) -> Combination:
+    """The batch size and the optimizer, as far as they are searched. To be drawn before all else: the bounds are
+    theirs."""
+    sizes, names = list(space.batch_size or [None]), list(space.optimizer)
+    size: Any = trial.suggest_categorical(BATCH_SIZE, sizes) if len(sizes) > 1 else sizes[0]
+    name: Any = trial.suggest_categorical(f"{OPTIMIZER}name", names) if len(names) > 1 else names[0]
+    return Combination(size, name)
 
-    One `lr` for all schedules: what one of them teaches about it serves the others. A schedule's parameters are drawn
-    only where that schedule is, under qualified names ("step.gamma"), the optimizer's always ("optimizer.momentum").
+
+def draw(
+    trial: Suggests, space: Parameters, bounds: tuple[float, float], combination: Combination = NOTHING_ELSE
+) -> Draw:
+    """Draws from `space`; `bounds` (low, high), which are the combination's own, stand where it says `range_test`.
+
+    One `lr` for all schedules: what one of them teaches about it serves the others. So it is for combinations, whose
+    bounds differ: there the place between the bounds is drawn, "lr_position" from 0 to 1 on a log scale. A schedule's
+    parameters are drawn only where that schedule is, under qualified names ("step.gamma"), and so are the optimizer's
+    ("optimizer.momentum"; where several optimizers are searched, "optimizer.sgd.momentum").
     """
-    lr = _draw_lr(trial, space.lr, bounds)
+    placed = combination != NOTHING_ELSE and space.lr.needs_range_test
+    lr = (_draw_position if placed else _draw_lr)(trial, space.lr, bounds)
     names = list(space.lr_schedule)
     name = trial.suggest_categorical("lr_schedule", names) if len(names) > 1 else names[0]
     parameters = {key: _draw(trial, f"{name}.{key}", how) for key, how in space.lr_schedule[name].items()}
-    optimizer = {key: _draw(trial, f"optimizer.{key}", how) for key, how in space.optimizer.items()}
-    return Draw(lr, name, parameters, optimizer)
+    chosen = {"name": combination.optimizer} if combination.optimizer else {}
+    prefix, searched = optimizer_prefix(combination.optimizer), space.optimizer[combination.optimizer]
+    optimizer = {key: _draw(trial, f"{prefix}{key}", how) for key, how in searched.items()}
+    return Draw(lr, name, parameters, chosen | optimizer, combination.batch_size)
 
 
 def suggested_lr(bounds: LRBounds) -> tuple[float | None, float]:
@@ -100,6 +119,11 @@ def _draw_lr(trial: Suggests, how: LRRange, bounds: tuple[float, float]) -> floa
     if how.values is not None:
         return float(trial.suggest_categorical("lr", list(how.values)))
     return trial.suggest_float("lr", *lr_interval(how, bounds), log=True)
+
+
+def _draw_position(trial: Suggests, how: LRRange, bounds: tuple[float, float]) -> float:
+    low, high = lr_interval(how, bounds)
+    return float(low * (high / low) ** trial.suggest_float("lr_position", 0.0, 1.0))
 
 
 def _draw(trial: Suggests, name: str, how: Distribution) -> Any:

@@ -14,7 +14,7 @@ from tune_lr.errors import NoAnswerError, ResourceError
 from tune_lr.plan import plan
 from tune_lr.study import Study
 from tune_lr.study_dir import StudyDir
-from tune_lr.trial import TrialSpec
+from tune_lr.trial import BATCH_SIZE, TrialSpec, steps_weight
 
 # A driver looks every second, sees a file of another NFS client within a minute, and then closes W&B.
 STOP_LIMIT_S = 180.0
@@ -74,7 +74,7 @@ class Status:
     verdict: str | None  # of a finished study
     bounds: Mapping[str, Any] | None
     steps: int
-    steps_to_come: int  # at most
+    steps_to_come: int  # at most, and with the study's batch size where others are searched
     elapsed_s: float
     trained_s: float
     left_s: float | None
@@ -109,14 +109,17 @@ def read_status(directory: StudyDir) -> Status:
     here = next((phase for phase in phases if _unfinished(phases[phase])), "finish")
     finished = driver is None and here == "finish" and directory.report_html.exists()
     trained_s, steps = sum(row.duration_s for row in rows), sum(row.steps for row in rows)
+    weight = {r.number: steps_weight(r.parameters.get(BATCH_SIZE), config.batch_size) for r in rows}
+    weight |= {spec.number: steps_weight(spec.batch_size, config.batch_size) for spec in begun}
+    comparable = sum(row.steps * weight[row.number] for row in rows)  # steps with the study's batch size
     full = {"range_test": planned.ramp_steps, "search": planned.max_steps, "confirm": planned.max_steps}
     trials = tuple(_running(directory, spec) for spec in begun)
-    done = sum(trial.step for trial in trials)
+    done = round(sum(trial.step * weight[trial.number] for trial in trials))
     left_s = None
     if driver is not None and trials and steps:
-        usual = {name: fmean([r.steps for r in rows if r.phase == name] or [full[name]]) for name in phases}
-        left = sum(usual[name] * _unfinished(phases[name]) for name in phases) - done
-        left_s = max(0.0, left) * trained_s / steps / len(trials)
+        ended = {name: [r.steps * weight[r.number] for r in rows if r.phase == name] for name in phases}
+        left = sum(fmean(ended[name] or [full[name]]) * _unfinished(phases[name]) for name in phases) - done
+        left_s = max(0.0, left) * trained_s / comparable / len(trials)
     leader, verdict = _leader(study)
     end = time.time() if driver is not None else last_write
     return Status(
@@ -131,7 +134,7 @@ def read_status(directory: StudyDir) -> Status:
         leader=leader,
         verdict=verdict if finished else None,
         bounds=directory.read_json(directory.bounds_json) if directory.bounds_json.exists() else None,
-        steps=steps + done,
+        steps=steps + sum(trial.step for trial in trials),
         steps_to_come=sum(full[name] * _unfinished(phases[name]) for name in phases) - done,
         elapsed_s=round(max(0.0, end - datetime.fromisoformat(record["created"]).timestamp()), 1),
         trained_s=round(trained_s, 1),

@@ -1,6 +1,7 @@
 """A study: its phases, decided by Optuna and remembered in its journal. Knows nothing of Ray.
 
-    range_test   K ramps -> LRBounds; extended once where they hold no answer
+    range_test   K ramps -> LRBounds, for each combination of batch size and optimizer that is searched; extended once
+                 where they hold no answer
     search       the fixed configurations, and N trials proposed and pruned by Optuna
     confirm      the best k configurations, each with n fresh seeds
     test         one pass over the test data, for the winner
@@ -31,14 +32,24 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from tune_lr.budget import confirmation_within
-from tune_lr.config import Config
+from tune_lr.config import Combination, Config
 from tune_lr.errors import InputError, NoAnswerError, ResourceError, TuneLRError, one_line
 from tune_lr.lr_range_test import LRBounds, Ramp, find_lr_bounds
 from tune_lr.plan import PHASES, needs_range_test, planned_confirmation
 from tune_lr.sampler import LRSampler, Place
-from tune_lr.search_space import Draw, Suggests, draw, expected_lr, lr_interval, middle, suggested_lr
+from tune_lr.search_space import (
+    NOTHING_ELSE,
+    Draw,
+    Suggests,
+    draw,
+    draw_combination,
+    expected_lr,
+    lr_interval,
+    middle,
+    suggested_lr,
+)
 from tune_lr.study_dir import CURVE_COLUMNS, RANGE_CURVE_COLUMNS, Checkpoint, StudyDir, TrialRow
-from tune_lr.trial import Report, TrialSpec
+from tune_lr.trial import Report, TrialSpec, steps_covered, steps_weight
 from tune_lr.verdict import Verdict, choose_finalists, judge, rank_search
 
 # The Optuna studies in the journal. Fixed configurations belong to the phase `search`, and to an Optuna study of their
@@ -64,7 +75,7 @@ class Observer(Protocol):
     def trial_started(self, trial: TrialSpec) -> None: ...
     def trial_reported(self, trial: TrialSpec, report: Report) -> None: ...
     def trial_ended(self, trial: TrialSpec, row: TrialRow) -> None: ...
-    def bounds_found(self, bounds: LRBounds) -> None: ...
+    def bounds_found(self, bounds: LRBounds, combination: str = "") -> None: ...  # "" where there is but one
     def notice(self, text: str) -> None: ...
 
 
@@ -81,14 +92,16 @@ class _Open:
     started: float | None = None  # its training; while its workers start, nothing has
     seconds: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
     lowest: float = math.inf  # training loss
-    reported: int = 0  # the last step whose figure Optuna knows
+    reported: int = 0  # the last step whose figure Optuna knows; with the study's batch size, as the next
     decided: int = 0  # the last step at which the pruner was asked
 
     def add(self, report: Report) -> None:
         self.started = self.started or time.time() - report.seconds
         self.seconds += report.seconds
         self.metrics = report.metrics or self.metrics
+        self.facts = report.facts or self.facts
         self.lowest = min([self.lowest, *(loss for _, _, loss in report.points if math.isfinite(loss))])
 
 
@@ -113,7 +126,7 @@ class Study:
         self.config, self.directory = config, directory
         self.over, self.stopped = False, False
         self.error: TuneLRError | None = None
-        self.bounds: LRBounds | None = None
+        self.all_bounds: dict[Combination, LRBounds] = {}
         self.facts: dict[str, Any] = {}
         self._observers, self._phases, self._strict = tuple(observers), tuple(phases), strict
         self._storage = _open_journal(directory)
@@ -131,7 +144,7 @@ class Study:
         self._finalists: list[int] | None = None  # so far
         self._announced = ("", 0)
         self._first = math.inf  # when the first trial started
-        self._steps: Counter[str] = Counter()  # by phase, of the trials that have ended
+        self._steps: Counter[str] = Counter()  # by phase, of the trials that have ended; by their samples
         self._seconds: dict[str, float] = dict.fromkeys(PHASES, 0.0)
         self._most_slots = 1
         self._clock, self._began = clock, clock()
@@ -221,7 +234,7 @@ class Study:
         if self.stopped:
             return 0
         if ledger == "range_test":
-            return self.config.range_test.replicates * len(self._ramps()) - self._asked[ledger] if self._ramps() else 0
+            return self.config.range_test.replicates * len(self._ramps()) - self._asked[ledger]
         if ledger == "fixed":
             return max(0, len(self.config.fixed) - self._asked[ledger])
         if ledger in SEARCHES:
@@ -238,14 +251,17 @@ class Study:
         self._asked[ledger] += 1
         seed, max_steps = self.config.seed, self.config.max_steps
         if ledger == "range_test":
-            ramp = self._ramps()[-1]
+            combination, ramp = self._ramps()[index // self.config.range_test.replicates]
             spec = TrialSpec(number, ledger, seed + RAMP_SEEDS + index, ramp.steps, ramp=ramp)
+            optimizer = _ramp_optimizer(self.config, combination.optimizer)
+            spec = replace(spec, batch_size=combination.batch_size, optimizer=optimizer)
         elif ledger == "fixed":
             spec = _fixed_spec(number, self.config, index)
             if self.config.fixed[index].keep_model:
                 spec = replace(spec, checkpoint=str(self.directory.checkpoint(number)))
         elif ledger in SEARCHES:
-            drawn = self._draw(trial)
+            _, drawn = self._draw(trial)
+            max_steps = self.config.steps_of(max_steps, drawn.batch_size)
             spec = TrialSpec(number, "search", seed, max_steps, **vars(drawn))
         else:
             first = self._missing_confirmations()[0]
@@ -258,15 +274,19 @@ class Study:
         self._open[number] = _Open(spec, trial, ledger)
         return spec
 
-    def _draw(self, trial: Suggests) -> Draw:
-        return draw(trial, self.config.parameters, self._search_bounds())
+    def _draw(self, trial: Suggests) -> tuple[Combination, Draw]:
+        space = self.config.parameters
+        combination = draw_combination(trial, space)
+        return combination, draw(trial, space, self._search_bounds(combination), combination)
 
     def _place(self, trial: Suggests) -> tuple[float, float]:
         """See `sampler.Place`."""
-        drawn, config = self._draw(trial), self.config
-        suggestion, trust = suggested_lr(self.bounds) if self.bounds is not None else (None, 0.0)
-        centre = suggestion or middle(config.parameters.lr, self._search_bounds())
-        expected = expected_lr(drawn, centre, config.max_steps, self.facts.get("steps_per_epoch"))
+        (combination, drawn), config = self._draw(trial), self.config
+        found = self.all_bounds.get(combination)
+        suggestion, trust = suggested_lr(found) if found is not None else (None, 0.0)
+        centre = suggestion or middle(config.parameters.lr, self._search_bounds(combination))
+        max_steps = config.steps_of(config.max_steps, drawn.batch_size)
+        expected = expected_lr(drawn, centre, max_steps, self.facts.get("steps_per_epoch"))
         return math.log10(drawn.lr / expected), trust
 
     # --- what comes back ------------------------------------------------------------------------------------
@@ -287,7 +307,7 @@ class Study:
             return self._end_test(report)
         entry = self._open[number]
         spec = entry.spec
-        if report.facts and self.facts != report.facts:
+        if report.facts and self.facts.get("metrics") != report.facts["metrics"]:
             self.facts = dict(report.facts)
             self._optuna["search"].set_user_attr("facts", self.facts)
         for text in report.notices:
@@ -333,13 +353,21 @@ class Study:
         """Tells Optuna and asks its pruner, each once a step: a trial that is run again reports again what is known."""
         if not report.metrics:  # not a validation, but a checkpoint
             return False
-        if report.step > entry.reported:
-            entry.reported = report.step
-            entry.trial.report(report.metrics[self.config.metric.name], report.step)
-        if report.step <= entry.decided or report.over:
+        step = self._comparable_step(entry.spec, report.step)
+        if step > entry.reported:
+            entry.reported = step
+            entry.trial.report(report.metrics[self.config.metric.name], step)
+        if step <= entry.decided or report.over:
             return False
-        entry.decided = report.step
+        entry.decided = step
         return entry.trial.should_prune()
+
+    def _comparable_step(self, spec: TrialSpec, step: int) -> int:
+        """Of a report: the step, with the study's batch size, that has seen as many samples; rungs are at these."""
+        every, base = self.config.report_every, self.config.batch_size
+        if step == spec.max_steps:
+            return self.config.max_steps
+        return steps_covered(step, base, spec.batch_size) // every * every if base and spec.batch_size else step
 
     def _end(self, entry: _Open, report: Report, state: str, reason: str) -> bool:
         spec, study = entry.spec, self._optuna[entry.ledger]
@@ -358,6 +386,7 @@ class Study:
             "slot": self._slots.setdefault(report.slot, len(self._slots)),
             "clock": round(self.elapsed(), 3),
             "reason": reason,
+            "facts": dict(entry.facts),
         }
         entry.trial.set_user_attr("outcome", outcome)
         _tell_optuna(study, entry.trial, outcome)
@@ -373,25 +402,39 @@ class Study:
 
     # --- the range test -------------------------------------------------------------------------------------
 
-    def _ramps(self) -> list[Ramp]:
-        """The configuration's ramp, and the extended one where the first held no answer."""
+    def _ramps(self) -> list[tuple[Combination, Ramp]]:
+        """The configuration's ramp for each combination, then the extended ones of those where it held no answer."""
         how = self.config.range_test
         if not needs_range_test(self.config, self._phases):
             return []
-        ramps = [Ramp(how.low, how.high, how.steps, how.mode, how.stairs)]
-        extended = self._optuna["range_test"].user_attrs.get("extended")
-        return [*ramps, Ramp(**extended)] if extended else ramps
+        first, combinations = Ramp(how.low, how.high, how.steps, how.mode, how.stairs), self.config.combinations
+        extended = self._optuna["range_test"].user_attrs
+        again = [(one, Ramp(**extended[_extension(one)])) for one in combinations if _extension(one) in extended]
+        return [*((one, first) for one in combinations), *again]
 
-    def read_bounds(self) -> LRBounds | None:
-        """Reads the bounds off the last round of ramps and writes bounds.json; None where there is nothing to read."""
-        last = self._ramps()[-1:]
-        rows = [row for row in self.rows() if row.phase == "range_test" and [self._specs[row.number].ramp] == last]
-        curves = [self._ramp_curve(row) for row in rows if row.state == "complete"]
-        if not curves:
-            return None
-        self.bounds = find_lr_bounds([(curve["lr"], curve["loss"]) for curve in curves])
-        self.directory.write_json(self.directory.bounds_json, self.bounds.to_dict())
-        return self.bounds
+    @property
+    def bounds(self) -> LRBounds | None:
+        """Of the study's own batch size and optimizer; None where they are not known (yet)."""
+        return self.all_bounds.get(self.config.combinations[0])
+
+    def read_bounds(self) -> dict[Combination, LRBounds]:
+        """Reads each combination's bounds off its last round of ramps and writes bounds.json."""
+        self.all_bounds, entries = {}, []
+        for combination, ramp in dict(self._ramps()).items():
+            trials = [self._specs[row.number] for row in self.rows() if row.phase == "range_test"]
+            numbers = [one.number for one in trials if one.ramp == ramp and _combination(one) == combination]
+            complete = [row for row in map(self.row, numbers) if row.state == "complete"]
+            curves = [self._ramp_curve(row) for row in complete]
+            if curves:
+                bounds = find_lr_bounds([(curve["lr"], curve["loss"]) for curve in curves])
+                self.all_bounds[combination] = bounds
+                size, name = combination
+                of = {"batch_size": size or self.config.batch_size, "optimizer": name or self.config.optimizer.name}
+                entries.append({**of, **bounds.to_dict(), "ramps": [row.number for row in complete]})
+        if self.bounds is not None:
+            others = {"combinations": entries} if len(self.config.combinations) > 1 else {}
+            self.directory.write_json(self.directory.bounds_json, {**self.bounds.to_dict(), **others})
+        return self.all_bounds
 
     def _ramp_curve(self, row: TrialRow) -> dict[str, list[float]]:
         path = self.directory.range_curve(row.number)
@@ -402,35 +445,42 @@ class Study:
         return curve
 
     def _conclude_range_test(self) -> bool:
-        """Reads the bounds off the finished ramps; false where they are extended first, once."""
+        """Reads the bounds off the finished ramps; false where some are extended first, once."""
         ramps = self._ramps()
-        if self.bounds is not None or not ramps:
+        if self.all_bounds or not ramps:
             return True
-        bounds = self.read_bounds()
-        if bounds is None:
-            reasons = {row.reason for row in self.rows() if row.phase == "range_test"}
-            self._stop(NoAnswerError(f"the LR range test could not be run: {'; '.join(reasons)}"))
-        elif bounds.status != "ok" and len(ramps) == 1:
-            self.bounds, extended = None, extended_ramp(ramps[0], bounds.status)
-            self._optuna["range_test"].set_user_attr("extended", asdict(extended))
-            self._tell(
-                "notice", f"range test: {bounds.reason} It runs again from {extended.low:g} to {extended.high:g}."
-            )
+        rounds = Counter(combination for combination, _ in ramps)
+        found = self.read_bounds()
+        if len(found) < len(rounds):
+            reasons = {row.reason for row in self.rows() if row.phase == "range_test" and row.state == "failed"}
+            self._stop(NoAnswerError(f"the LR range test could not be run: {'; '.join(sorted(reasons))}"))
+            return True
+        unread = {one: bounds for one, bounds in found.items() if bounds.status != "ok"}
+        for combination, bounds in unread.items():
+            if rounds[combination] == 1:
+                extended = extended_ramp(ramps[0][1], bounds.status)
+                self._optuna["range_test"].set_user_attr(_extension(combination), asdict(extended))
+                what = f"{bounds.reason} It runs again from {extended.low:g} to {extended.high:g}."
+                self._tell("notice", f"{_range_test_of(combination)}: {what}")
+                self.all_bounds = {}
+        if not self.all_bounds:
             return False
-        else:
-            self._tell("bounds_found", bounds)
+        for combination, bounds in found.items():
+            self._tell("bounds_found", bounds, str(combination))
+            of = _range_test_of(combination)
             if bounds.status != "ok" and self._strict:
-                self._stop(NoAnswerError(f"the LR range test abstained ({bounds.status}): {bounds.reason}"))
+                self._stop(NoAnswerError(f"the LR {of} abstained ({bounds.status}): {bounds.reason}"))
             elif bounds.status != "ok" and "search" in self._phases:
-                low, high = self._search_bounds()
-                self._tell("notice", f"range test: NO BOUNDS ({bounds.status}). The search covers {low:g} to {high:g}.")
+                low, high = self._search_bounds(combination)
+                self._tell("notice", f"{of}: NO BOUNDS ({bounds.status}). The search covers {low:g} to {high:g}.")
         return True
 
-    def _search_bounds(self) -> tuple[float, float]:
+    def _search_bounds(self, combination: Combination) -> tuple[float, float]:
         if self.widened:
             return self.widened["low"], self.widened["high"]
-        if self.bounds is not None and self.bounds.low is not None and self.bounds.high is not None:
-            return self.bounds.low, self.bounds.high
+        bounds = self.all_bounds.get(combination)
+        if bounds is not None and bounds.low is not None and bounds.high is not None:
+            return bounds.low, bounds.high
         return self.config.range_test.low, self.config.range_test.high
 
     # --- the range of the LR ----------------------------------------------------------------------------------
@@ -443,8 +493,10 @@ class Study:
 
     def _look_at_the_edges(self) -> None:
         """Half-way through the search, once: where the best LR lies near a bound that the range test has set, the range
-        goes on beyond it."""
+        goes on beyond it. Not where several combinations have bounds of their own."""
         if self._widening is not None or self._share_of_search() < 0.5 or not self._remaining("search"):
+            return
+        if self.config.combinations != [NOTHING_ELSE]:
             return
         found, how, metric = self.bounds, self.config.parameters.lr, self.config.metric
         searched = [row for row in self.rows() if row.phase == "search" and not row.label]
@@ -577,7 +629,7 @@ class Study:
         if budget.seconds is not None:
             rounds = sum(math.ceil(number / self._most_slots) for number in trials)
             return self.elapsed() + rounds * self._full_training_s() <= budget.seconds
-        running = sum(entry.spec.max_steps for entry in self._open.values())
+        running = sum(round(entry.spec.max_steps * self._weight(entry.spec)) for entry in self._open.values())
         return self._steps.total() + running + sum(trials) * full <= (budget.steps(full) or 0)
 
     def _full_training_s(self) -> float:
@@ -665,6 +717,18 @@ class Study:
             return max(asked + 1, round(asked / max(0.01, self._share_of_search())))
         return asked + to_come
 
+    def facts_of(self, number: int) -> dict[str, Any]:
+        """What the workers of that trial, which has ended, knew of it: see Training.facts."""
+        return self._outcomes[number].get("facts") or self.facts  # older studies have them once
+
+    def full_trainings(self) -> float:
+        """As many as all trials have taken, by their samples."""
+        return self._steps.total() / self.config.max_steps
+
+    def _weight(self, spec: TrialSpec) -> float:
+        """Of a step of that trial, in steps with the study's own batch size."""
+        return steps_weight(spec.batch_size, self.config.batch_size)
+
     def steps_by_phase(self) -> dict[str, int]:
         """Optimizer steps that the trials of each phase took."""
         steps = dict.fromkeys(PHASES, 0)
@@ -723,7 +787,7 @@ class Study:
     def _keep(self, spec: TrialSpec, outcome: dict[str, Any]) -> None:
         self._specs[spec.number], self._outcomes[spec.number] = spec, outcome
         self._first = min(self._first, outcome["started"])
-        self._steps[spec.phase] += outcome["steps"]
+        self._steps[spec.phase] += round(outcome["steps"] * self._weight(spec))
         self._seconds[spec.phase] += outcome["duration_s"]
         self._most_slots = max(self._most_slots, outcome["slot"] + 1)
         if spec.phase == "range_test":
@@ -800,6 +864,29 @@ def extended_ramp(ramp: Ramp, status: str) -> Ramp:
     return ramp.over(ramp.low / 10, ramp.high * 10)
 
 
+def _combination(spec: TrialSpec) -> Combination:
+    return Combination(spec.batch_size, spec.optimizer.get("name", ""))
+
+
+def _extension(combination: Combination) -> str:
+    """Under which the journal keeps that ramp."""
+    return f"extended {combination}".strip()
+
+
+def _range_test_of(combination: Combination) -> str:
+    return f"range test of {combination}" if str(combination) else "range test"
+
+
+def _ramp_optimizer(config: Config, name: str) -> dict[str, Any]:
+    """What a ramp takes of the optimizer's arguments that are searched: what the field `optimizer` says, else the
+    middle. Nothing where no other optimizer is searched."""
+    if not name:
+        return {}
+    said = config.optimizer.args if name.lower() == config.optimizer.name.lower() else {}
+    searched = config.parameters.optimizer[name]
+    return {"name": name} | {key: how.middle() for key, how in searched.items() if key not in said}
+
+
 def _reports(curve: Mapping[str, Sequence[float]], checkpoint: Checkpoint) -> list[Report]:
     """The curve up to a checkpoint as reports, one a validation, of which the first counts for the time of all."""
     losses = curve["loss" if "loss" in curve else "train_loss"]
@@ -824,7 +911,10 @@ def _tell_optuna(study: optuna.Study, trial: Trial | int, outcome: Mapping[str, 
 def _fixed_spec(number: int, config: Config, index: int) -> TrialSpec:
     """The fixed configuration of that index as a trial of the search."""
     fixed, steps = config.fixed[index], config.max_steps
+    base = config.combinations[0]
+    optimizer = {"name": base.optimizer} if base.optimizer else {}
     spec = TrialSpec(number, "search", config.seed, steps, label=fixed.name)
+    spec = replace(spec, optimizer=optimizer, batch_size=base.batch_size)
     if fixed.ramp is not None:
         how = fixed.ramp
         return replace(spec, lr=how.high, ramp=Ramp(how.low, how.high, steps, how.mode, how.stairs))
@@ -834,7 +924,8 @@ def _fixed_spec(number: int, config: Config, index: int) -> TrialSpec:
 
 def _trained(spec: TrialSpec) -> tuple[Any, ...]:
     # As text: a parameter may be a list.
-    return spec.lr_schedule, spec.lr, json.dumps([spec.parameters, spec.optimizer], sort_keys=True), spec.seed
+    parameters = json.dumps([spec.parameters, spec.optimizer], sort_keys=True)
+    return spec.lr_schedule, spec.lr, parameters, spec.batch_size, spec.seed
 
 
 def _open_journal(directory: StudyDir) -> JournalStorage:

@@ -69,7 +69,8 @@ ROW_TAIL_COLUMNS = ("seed", "steps", "val_loss", "duration_s", "started_s", "slo
 class TrialRow:
     """One row of trials.csv.
 
-    `parameters` are qualified by their schedule ("step.gamma"). `metrics` are the last validation's figures by
+    `parameters` are qualified by their schedule ("step.gamma") or "optimizer"; a batch size that is searched is among
+    them ("batch_size"). `metrics` are the last validation's figures by
     their names in files ("val_loss", "val_accuracy"); a trial that was never validated has none. `duration_s`
     counts training and validation, in seconds; `started_s` is seconds since the study's first trial started.
     """
@@ -486,7 +487,9 @@ def _row(record: Mapping[str, str]) -> TrialRow:
         state=record["state"],
         lr_schedule=record["lr_schedule"],
         lr=float(record["lr"]) if record["lr"] else math.nan,
-        parameters={name: _parsed(text) for name, text in record.items() if "." in name and text},
+        parameters={
+            name: _parsed(text) for name, text in record.items() if ("." in name or name == "batch_size") and text
+        },
         seed=int(record["seed"]),
         steps=int(record["steps"]),
         metrics={

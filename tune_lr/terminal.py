@@ -19,7 +19,7 @@ from tune_lr.lr_schedules import ScheduleSpec, curve, make_lr_schedule
 from tune_lr.optimizers import range_test_caveat
 from tune_lr.plan import Hardware, Node, Plan, planned_confirmation
 from tune_lr.study_dir import TrialRow
-from tune_lr.trial import Report, Task, TrialSpec
+from tune_lr.trial import Report, Task, TrialSpec, setting, steps_weight
 
 if TYPE_CHECKING:
     from tune_lr.search import Outcome
@@ -38,12 +38,13 @@ class Progress:
     def __init__(self, console: Console, config: Config, plan: Plan) -> None:
         self._console, self._plan = console, plan
         self._metric, self._sign = config.metric.name, -1.0 if config.metric.goal == "maximize" else 1.0
+        self._batch_size = config.batch_size
         self._full_steps = {"range_test": plan.ramp_steps, "search": plan.max_steps, "confirm": plan.max_steps}
         self._lock = threading.Lock()  # rich draws from a thread of its own
         self._phase, self._total, self._ended = "", 0, 0
         self._slots, self._gpus_per_worker = 1, config.scaling.gpus_per_worker
-        self._seconds, self._steps = 0.0, 0
-        self._steps_of_ended: list[int] = []
+        self._seconds, self._steps = 0.0, 0.0  # the steps, here and below, are of the study's batch size
+        self._steps_of_ended: list[float] = []
         self._rows: list[TrialRow] = []
         self._curves: dict[int, list[float]] = {}
         self._running: dict[int, tuple[TrialSpec, int]] = {}
@@ -93,7 +94,7 @@ class Progress:
             before = self._running.get(trial.number, (trial, 0))[1]
             self._running[trial.number] = (trial, report.step)
             self._seconds += report.seconds
-            self._steps += max(0, report.step - before)
+            self._steps += max(0, report.step - before) * steps_weight(trial.batch_size, self._batch_size)
             if self._metric in report.metrics:
                 self._curves.setdefault(trial.number, []).append(report.metrics[self._metric])
 
@@ -101,7 +102,7 @@ class Progress:
         with self._lock:
             self._running.pop(trial.number, None)
             self._ended += 1
-            self._steps_of_ended.append(row.steps)
+            self._steps_of_ended.append(row.steps * steps_weight(trial.batch_size, self._batch_size))
             self._rows.append(row)
             leader = self._leaders(row.phase)[:1]
             line = f"  {self._ended:>3}{f'/{self._total}' if self._total else ''} {self._describe(trial, row)}"
@@ -113,12 +114,13 @@ class Progress:
         elif leader and leader[0].number == row.number and row.phase == "search":
             self._console.print(f"  new leader: {self._describe(trial, row)}", markup=False, highlight=False)
 
-    def bounds_found(self, bounds: LRBounds) -> None:
+    def bounds_found(self, bounds: LRBounds, combination: str = "") -> None:
+        of = f" of {escape(combination)}" if combination else ""
         if bounds.status == "ok":
             assert bounds.low is not None and bounds.high is not None and bounds.suggestion is not None
-            text = f"[bold]LR bounds: {bounds.low:.3g} to {bounds.high:.3g}[/], suggestion {bounds.suggestion:.3g}"
+            text = f"[bold]LR bounds{of}: {bounds.low:.3g} to {bounds.high:.3g}[/], suggestion {bounds.suggestion:.3g}"
         else:
-            text = f"[bold yellow]no LR bounds[/] ({bounds.status})"
+            text = f"[bold yellow]no LR bounds{of}[/] ({bounds.status})"
         self._console.print(f"{text}\n  {escape(bounds.reason)}", highlight=False)
 
     def notice(self, text: str) -> None:
@@ -128,7 +130,8 @@ class Progress:
 
     def _describe(self, trial: TrialSpec, row: TrialRow) -> str:
         drawn = "ramp" if trial.ramp else f"{trial.lr_schedule:<12} lr {trial.lr:<9.3g}"
-        what = f"{trial.label:<25}" if trial.label else drawn
+        beside = setting(trial.qualified_parameters())
+        what = f"{trial.label:<25}" if trial.label else drawn + (f" {beside:<18}" if beside else "")
         figure = f"{self._metric} {row.metrics[self._metric]:.4g}" if self._metric in row.metrics else ""
         state = "" if row.state == "complete" and not trial.ramp else f" {row.state}"
         reason = f" ({row.reason})" if row.state == "failed" else ""
@@ -153,7 +156,8 @@ class Progress:
         trials = {"search": self._plan.trials, "confirm": self._plan.confirmations}
         full = self._full_steps[self._phase]
         usual = sum(self._steps_of_ended) / len(self._steps_of_ended) if self._steps_of_ended else full
-        steps = max(0.0, (self._total - self._ended) * usual - sum(step for _, step in self._running.values()))
+        running = sum(s * steps_weight(trial.batch_size, self._batch_size) for trial, s in self._running.values())
+        steps = max(0.0, (self._total - self._ended) * usual - running)
         steps += sum(trials[phase] * self._full_steps[phase] for phase in later)
         seconds = steps * self._seconds / self._steps / max(1, self._slots)  # with none it waits for a node
         return _duration(seconds)
@@ -181,15 +185,17 @@ class Progress:
                     ("lr", "right"),
                     (self._metric, "right"),
                     ("", "left"),
+                    ("", "left"),
                 ):
                     table.add_column(name, justify=side)  # type: ignore[arg-type]
                 for row in leaders:
                     curve = sparkline(self._curves.get(row.number, []))
-                    figure = f"{row.metrics[self._metric]:.4g}"
-                    table.add_row(str(row.number), row.lr_schedule, f"{row.lr:.3g}", figure, curve)
+                    figure, beside = f"{row.metrics[self._metric]:.4g}", escape(setting(row.parameters))
+                    table.add_row(str(row.number), row.lr_schedule, f"{row.lr:.3g}", figure, curve, beside)
                 parts.append(table)
             for trial, step in self._running.values():
-                what = trial.label or ("ramp" if trial.ramp else f"{trial.lr_schedule} lr {trial.lr:.3g}")
+                drawn = "ramp" if trial.ramp else f"{trial.lr_schedule} lr {trial.lr:.3g}"
+                what = trial.label or f"{drawn} {setting(trial.qualified_parameters())}".rstrip()
                 curve = sparkline(self._curves.get(trial.number, []))
                 parts.append(Text(f"  #{trial.number:<4}{what:<28} {step:>5}/{trial.max_steps} {curve}", style="dim"))
             left = self._time_left()
@@ -224,6 +230,7 @@ def show_plan(
     console: Console, name: str, config: Config, plan: Plan, slots: int | None = None, where: str = ""
 ) -> None:
     """What will run, before it runs."""
+    sizes, combined = config.parameters.batch_size, _combined(config)
     table = Table.grid(padding=(0, 2, 0, 0))
     scaling = config.scaling
     workers = f"{scaling.workers_per_trial} worker{'s' * (scaling.workers_per_trial > 1)}"
@@ -238,8 +245,9 @@ def show_plan(
     if plan.ramps:
         ramp = config.range_test
         shape = {"exponential": "", "linear": ", linear", "staircase": f", {ramp.stairs} stairs"}[ramp.mode]
-        ramps = f"{plan.ramps} ramp{'s' * (plan.ramps != 1)} of {plan.ramp_steps} steps"
-        table.add_row("LR range test", f"{ramps}, LR {ramp.low:g} to {ramp.high:g}{shape}")
+        each = f", {ramp.replicates} for each of {combined}" if combined else ""
+        ramps = f"{plan.ramps} ramp{'s' * (plan.ramps != 1)} of {ramp.steps} steps"
+        table.add_row("LR range test", f"{ramps}, LR {ramp.low:g} to {ramp.high:g}{shape}{each}")
     if plan.trials and config.fixed:
         s = "s" * (len(config.fixed) > 1)
         table.add_row("fixed", f"{len(config.fixed)} configuration{s} of {plan.max_steps} steps, none pruned")
@@ -257,6 +265,11 @@ def show_plan(
             if pruner.name == "none"
             else f"the best 1/{pruner.reduction_factor} go on from step {pruner.min_steps}"
         )
+        if combined:
+            table.add_row("", f"with {combined}" + (", compared at equal samples" if sizes else ""))
+        if sizes:
+            steps = ", ".join(f"{config.steps_of(plan.max_steps, size)} of {size}" for size in sizes)
+            table.add_row("", f"steps of a full trial with batches of each size: {steps}")
         table.add_row("", f"{config.sampler.name.upper()} proposes, {rule}")
     if plan.confirmations:
         confirm = config.confirm
@@ -266,13 +279,20 @@ def show_plan(
         top, seeds = planned_confirmation(config, plan.ramps * plan.ramp_steps)
         less = ", fewer where that would take over half of the time" if plan.budget and plan.budget.seconds else ""
         table.add_row("confirm", f"the best of {top} LR schedules, {seeds} fresh seeds each{more}{less}")
+    unit = f" with batches of {config.batch_size}, or as many samples" if sizes else ""
     if plan.budget is None or plan.budget.trainings is not None:
-        table.add_row("steps", f"{plan.steps:,} at most; the time left is shown from the first steps on")
-    console.print(f"[bold]{escape(name)}[/]: {config.workload}, {escape(config.optimizer.name)}", highlight=False)
+        table.add_row("steps", f"{plan.steps:,} at most{unit}; the time left is shown from the first steps on")
+    optimizers = [name or config.optimizer.name for name in config.parameters.optimizer]
+    console.print(f"[bold]{escape(name)}[/]: {config.workload}, {escape(', '.join(optimizers))}", highlight=False)
     console.print(table, highlight=False)
-    caveat = range_test_caveat(config.optimizer.name)
-    if plan.ramps and caveat:
+    for caveat in filter(None, map(range_test_caveat, optimizers if plan.ramps else [])):
         console.print(Text(f"note: {caveat}", style="yellow"))
+
+
+def _combined(config: Config) -> str:
+    """The optimizers and batch sizes that are searched: "sgd, adamw x batches of 64, 128"; "" where neither is."""
+    sizes, names = config.parameters.batch_size, [name for name in config.parameters.optimizer if name]
+    return " x ".join(filter(None, [", ".join(names), f"batches of {', '.join(map(str, sizes))}" if sizes else ""]))
 
 
 def show_fit(
@@ -303,9 +323,11 @@ def show_fit(
 def show_outcome(console: Console, outcome: "Outcome") -> None:
     """The answer, the leaderboard and where everything lies."""
     best, directory = outcome.best, outcome.directory
-    bounds = outcome.study.bounds
-    if bounds is not None and bounds.low is not None and bounds.high is not None:
-        console.print(f"\nLR bounds    {bounds.low:.3g} to {bounds.high:.3g}", highlight=False)
+    found = [(of, bounds) for of, bounds in outcome.study.all_bounds.items() if bounds.status == "ok"]
+    for place, (combination, bounds) in enumerate(found):
+        of = f"   {combination}".rstrip()
+        line = f"LR bounds    {bounds.low:.3g} to {bounds.high:.3g}{of}"
+        console.print("\n" * (place == 0) + line, markup=False, highlight=False)
     if outcome.study.widened is not None:
         wider = outcome.study.widened
         where = f"{wider['low']:.3g} to {wider['high']:.3g} after {wider['after']} trials, the best at their edge"
@@ -313,14 +335,17 @@ def show_outcome(console: Console, outcome: "Outcome") -> None:
     if best is not None:
         metric = best["metric"]["name"]
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        for name in ("", "LR schedule", "lr", "searched", f"mean {metric}", "95 % interval", "seeds", "trial"):
-            table.add_column(name, justify="left" if name in ("", "LR schedule") else "right")
+        with_ = any(setting(finalist["parameters"]) for finalist in best["finalists"])
+        columns = ["", "LR schedule", *["with"] * with_, "lr", "searched", f"mean {metric}"]
+        for name in [*columns, "95 % interval", "seeds", "trial"]:
+            table.add_column(name, justify="left" if name in ("", "LR schedule", "with") else "right")
         searched = {row.number: row.metrics[metric] for row in outcome.study.rows() if metric in row.metrics}
         for place, finalist in enumerate(best["finalists"], start=1):
             interval = finalist["interval"]
             table.add_row(
                 f"{place}." if finalist.get("distinguishable", place == 1) else "=",
                 finalist["lr_schedule"],
+                *[escape(setting(finalist["parameters"]))] * with_,
                 f"{finalist['lr']:.3g}",
                 f"{searched[finalist['trial']]:.4g}",
                 f"{finalist['mean']:.4g}",
@@ -382,16 +407,18 @@ def show_status(console: Console, status: "Status") -> None:
     for trial in status.running:
         what = f"#{trial.number:<4}{trial.label:<12} lr {trial.lr:<9.3g}"
         console.print(f"  {what} {trial.step:>5}/{trial.max_steps} steps", markup=False, highlight=False)
-    if status.bounds is not None and status.bounds.get("low") is not None:
-        console.print(f"LR bounds    {status.bounds['low']:.3g} to {status.bounds['high']:.3g}", highlight=False)
-    elif status.bounds is not None:
-        console.print(f"LR bounds    none ({status.bounds.get('status')})", markup=False, highlight=False)
+    for bounds in (status.bounds or {}).get("combinations", [status.bounds] if status.bounds else []):
+        of = f"   {bounds['optimizer']}, batch {bounds['batch_size']}" if "optimizer" in bounds else ""
+        none = bounds.get("low") is None
+        found = f"none ({bounds.get('status')})" if none else f"{bounds['low']:.3g} to {bounds['high']:.3g}"
+        console.print(f"LR bounds    {found}{of}", markup=False, highlight=False)
     if status.leader is not None:
         leader = status.leader
         how = f"mean of {leader.seeds} seeds" if leader.seeds else "of the search, not confirmed"
         figure = f"{status.metric} {leader.value:.4g} ({how})"
+        beside = f" with {setting(leader.parameters)}".removesuffix(" with ")
         console.print(
-            f"leader       {leader.lr_schedule} at lr {leader.lr:.3g}: {figure}, #{leader.trial}",
+            f"leader       {leader.lr_schedule} at lr {leader.lr:.3g}{beside}: {figure}, #{leader.trial}",
             markup=False, highlight=False, soft_wrap=True,
         )  # fmt: skip
     if status.verdict:
@@ -429,7 +456,7 @@ def show_report(console: Console, outcome: "Outcome") -> None:
                 f"{row.lr:.3g}",
                 f"{row.metrics[metric.name]:.4g}",
                 sparkline(values),
-                escape(row.label),
+                escape(row.label or setting(row.parameters)),
             )
         console.print(table, highlight=False)
     else:

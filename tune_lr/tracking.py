@@ -23,6 +23,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal, cast
@@ -32,7 +33,7 @@ from tune_lr.config import Config
 from tune_lr.errors import InputError, ResourceError, TuneLRError, one_line
 from tune_lr.lr_range_test import LRBounds, Ramp
 from tune_lr.study_dir import StudyDir, TrialRow
-from tune_lr.trial import Report, TrialSpec
+from tune_lr.trial import BATCH_SIZE, Report, TrialSpec, setting, short_name, split_parameters, whole_optimizer
 
 # In all, W&B may hold up a study for less than 30 s: its key is asked about before it starts, and the end waits.
 ASK_TIMEOUT_S = 5.0
@@ -144,10 +145,14 @@ def run_id(study_id: str, number: int) -> str:
 
 
 def run_name(trial: TrialSpec) -> str:
-    if trial.phase == "range_test":
-        return f"ramp #{trial.number}"
-    what = trial.label[:100] or f"{trial.lr_schedule} lr={trial.lr:.3g}"
-    return f"{what} #{trial.number}"
+    drawn = "ramp" if trial.phase == "range_test" else f"{trial.lr_schedule} lr={trial.lr:.3g}"
+    beside = setting(trial.qualified_parameters())
+    return f"{trial.label[:100] or ', '.join(filter(None, [drawn, beside]))} #{trial.number}"
+
+
+def x_axis(config: Config) -> str:
+    """Over which curves are comparable: steps are not where batch sizes differ."""
+    return "train/samples" if config.parameters.batch_size else "train/step"
 
 
 class Thinner:
@@ -232,10 +237,11 @@ class Runs:
             stop=lambda: self._stop(trial.number),  # a function: wandb copies its settings deeply
         )
         ramp = trial.phase == "range_test"
-        step = "range/lr" if ramp else "train/step"
-        run.define_metric(step, hidden=True)
+        x = "range/lr" if ramp else x_axis(self._config)
+        for axis in {x} if ramp else {x, "train/step"}:
+            run.define_metric(axis, hidden=True)
         for group in ("range",) if ramp else ("train", "val"):
-            run.define_metric(f"{group}/*", step_metric=step)
+            run.define_metric(f"{group}/*", step_metric=x)
         thinner = Thinner(trial.max_steps, *(("range/step", "range/loss") if ramp else ("train/step", "train/loss")))
         self._open[trial.number] = run, thinner
 
@@ -382,10 +388,12 @@ class Runs:
     def _run_config(self, trial: TrialSpec) -> Row:
         config = self._config
         shared = {"phase": trial.phase, "number": trial.number, "seed": trial.seed, "max_steps": trial.max_steps}
-        optimizer = {"optimizer": config.optimizer.name, **config.optimizer.args, **trial.optimizer}
+        optimizer = whole_optimizer({"name": config.optimizer.name, **config.optimizer.args}, trial.optimizer)
+        optimizer = {"optimizer": optimizer.pop("name"), **optimizer}
         if trial.phase == "range_test":
             assert trial.ramp is not None
-            return {**shared, **optimizer, "range_test.low": trial.ramp.low, "range_test.high": trial.ramp.high}
+            ramp = {"range_test.low": trial.ramp.low, "range_test.high": trial.ramp.high}
+            return {**shared, **optimizer, **ramp, **trial.qualified_parameters()}
         schedule = {"lr": trial.lr, "lr_schedule": trial.lr_schedule or "ramp", **trial.qualified_parameters()}
         return {**shared, **optimizer, **schedule, **({"label": trial.label} if trial.label else {})}
 
@@ -415,13 +423,18 @@ def report_rows(trial: TrialSpec, report: Report) -> list[Row]:
     """What is logged of a report: a row a step."""
     if trial.phase == "range_test":
         return [{"range/lr": lr, "range/step": step, "range/loss": loss} for step, lr, loss in report.points]
-    rows: list[Row] = [{"train/step": step, "train/lr": lr, "train/loss": loss} for step, lr, loss in report.points]
+    rows = [_row(trial, step, lr, loss) for step, lr, loss in report.points]
     if rows and rows[-1]["train/step"] == report.step:
         rows[-1] |= {f"val/{name.removeprefix('val_')}": value for name, value in report.metrics.items()}
     return rows
 
 
-def curve_rows(curve: Mapping[str, Sequence[float]]) -> list[Row]:
+def _row(trial: TrialSpec, step: int, lr: float, loss: float) -> Row:
+    row: Row = {"train/step": step, "train/lr": lr, "train/loss": loss}
+    return {**row, "train/samples": step * trial.batch_size} if trial.batch_size else row
+
+
+def curve_rows(trial: TrialSpec, curve: Mapping[str, Sequence[float]]) -> list[Row]:
     """The same rows, from a curve on disk."""
     steps = [int(step) for step in curve["step"]]
     if "loss" in curve:
@@ -430,7 +443,7 @@ def curve_rows(curve: Mapping[str, Sequence[float]]) -> list[Row]:
     metrics = [name for name in curve if name.startswith("val_")]
     rows = []
     for i, step in enumerate(steps):
-        row: Row = {"train/step": step, "train/lr": curve["lr"][i], "train/loss": curve["train_loss"][i]}
+        row = _row(trial, step, curve["lr"][i], curve["train_loss"][i])
         measured = {name: curve[name][i] for name in metrics if not math.isnan(curve[name][i])}
         rows.append(row | {f"val/{name.removeprefix('val_')}": value for name, value in measured.items()})
     return rows
@@ -469,7 +482,7 @@ class WandbTracker:
 
     def phase_started(self, phase: str, trials: int) -> None: ...
 
-    def bounds_found(self, bounds: LRBounds) -> None: ...
+    def bounds_found(self, bounds: LRBounds, combination: str = "") -> None: ...
 
     def notice(self, text: str) -> None: ...
 
@@ -577,7 +590,7 @@ class WandbProcess:
 
     def phase_started(self, phase: str, trials: int) -> None: ...
 
-    def bounds_found(self, bounds: LRBounds) -> None: ...
+    def bounds_found(self, bounds: LRBounds, combination: str = "") -> None: ...
 
     def notice(self, text: str) -> None: ...
 
@@ -682,15 +695,17 @@ def sync(
 def _read_trial(config: Config, directory: StudyDir, row: TrialRow) -> tuple[TrialSpec, list[Row]]:
     """What was trained, and its curve, as they stand in the study directory."""
     path = directory.range_curve(row.number) if row.phase == "range_test" else directory.curve(row.number)
-    curve = curve_rows(directory.read_curve(path)) if path.exists() else []  # one that failed at once has none
+    curve = directory.read_curve(path) if path.exists() else {}  # one that failed at once has none
     if row.phase != "range_test":
-        return TrialSpec.from_dict(directory.read_json(directory.trial(row.number) / "params.json")), curve
+        trial = TrialSpec.from_dict(directory.read_json(directory.trial(row.number) / "params.json"))
+        return trial, curve_rows(trial, curve) if curve else []
     how = config.range_test
     # A ramp that was extended begins or ends elsewhere than the configuration's.
-    ramp = Ramp(how.low, how.high, how.steps, how.mode, how.stairs).over(
-        curve[0]["range/lr"] if curve else how.low, row.lr
-    )
-    return TrialSpec(row.number, row.phase, row.seed, ramp.steps, ramp=ramp), curve
+    ramp = Ramp(how.low, how.high, how.steps, how.mode, how.stairs).over(curve["lr"][0] if curve else how.low, row.lr)
+    trial = TrialSpec(row.number, row.phase, row.seed, ramp.steps, ramp=ramp)
+    optimizer, batch_size = split_parameters(row.parameters)[1], row.parameters.get(BATCH_SIZE)
+    trial = replace(trial, optimizer=optimizer, batch_size=batch_size)
+    return trial, curve_rows(trial, curve) if curve else []
 
 
 # --- the run that sums a study up -------------------------------------------------------------------------------
@@ -723,7 +738,7 @@ def _table(rows: Sequence[TrialRow]) -> Any:
     columns += [*metrics, "steps", "seed", "duration_s"]
     data = []
     for row in rows:
-        parameters = " ".join(f"{name.partition('.')[2]}={value}" for name, value in row.parameters.items())
+        parameters = " ".join(f"{short_name(name)}={value}" for name, value in row.parameters.items())
         figures = [row.metrics.get(name) for name in metrics]
         data.append(
             [row.number, row.lr_schedule, row.lr, parameters, row.phase, row.state, *figures, row.steps, row.seed,
@@ -735,6 +750,9 @@ def _table(rows: Sequence[TrialRow]) -> Any:
 def _summary_of(rows: Sequence[TrialRow], bounds: Mapping[str, Any], best: Mapping[str, Any]) -> Row:
     counts = {f"trials/{state}": sum(row.state == state for row in rows) for state in {row.state for row in rows}}
     found = {f"bounds/{name}": bounds.get(name) for name in ("low", "high", "suggestion", "status")} if bounds else {}
+    for one in bounds.get("combinations", []):
+        where = f"bounds/{one['optimizer']} {one['batch_size']}"
+        found |= {f"{where}/{name}": one[name] for name in ("low", "high", "suggestion", "status")}
     names = ("lr_schedule", "lr", "mean", "interval", "verdict", "code")
     answer = {f"best/{name}": best[name] for name in names if name in best}
     return counts | found | answer

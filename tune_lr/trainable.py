@@ -31,7 +31,7 @@ class SlotTrainable(tune.Trainable):
         self._task: Task = config["task"]
         self._slot = ray.get_runtime_context().get_actor_id() or ""
         self._sees_study = False
-        self._keeps = self._task.checkpoints is not None
+        self._unkept: set[str | None] = set()  # optimizers whose state cannot be kept
         self._new_group(config["trial"])
         self._begin(config["trial"])
 
@@ -59,6 +59,10 @@ class SlotTrainable(tune.Trainable):
         self._trial, self._failures, self._reported = trial, 0, trial.resume or -1
         self._notices: list[str] = []
         self._go_on(trial.resume)
+
+    @property
+    def _keeps(self) -> bool:
+        return self._task.checkpoints is not None and self._trial.optimizer.get("name") not in self._unkept
 
     def _go_on(self, most: int) -> int:
         """From the newest checkpoint of a step up to `most`, or from the start; returns the step."""
@@ -115,7 +119,7 @@ class SlotTrainable(tune.Trainable):
         assert plan is not None
         files = {rank_file(rank): state for rank, state in enumerate(states) if isinstance(state, bytes)}
         if len(files) < len(states):
-            self._keeps = False  # here all trials have the same model and optimizer
+            self._unkept.add(self._trial.optimizer.get("name"))  # all trials have the same model
             self._notices.append(f"it has no checkpoints ({next(why for why in states if isinstance(why, str))})")
             return
         try:

@@ -25,7 +25,7 @@ from tune_lr.loading import Indices, batches
 from tune_lr.lr_range_test import DivergenceDetector
 from tune_lr.lr_schedules import SCHEDULES, make_lr_schedule
 from tune_lr.optimizers import cycles_momentum, make_optimizer
-from tune_lr.trial import Report, Task, TrialSpec
+from tune_lr.trial import Report, Task, TrialSpec, equal_steps, steps_covered, whole_optimizer
 from tune_lr.workloads import Batch, Outputs, Workload, outputs_of, to_device
 
 # The losses of this many steps are read from the device, and reduced over ranks, in one go. A trial that diverges is
@@ -43,14 +43,16 @@ class Training:
         self._rank, self._world = dist.get_rank(), dist.get_world_size()
         self._layout = layout_of(task)
         self._data_rank = self._layout.data_rank(self._rank)
-        batch_size = global_batch_size(workload, task)
+        self._base = global_batch_size(workload, task)
+        self._batch_size = batch_size = trial.batch_size or self._base
         be_deterministic(task.deterministic)
         self.steps_per_epoch = len(workload.train_data) // batch_size  # type: ignore[arg-type]
 
         seed_everything(trial.seed)  # alike on all ranks: the same initial weights
         model = workload.model().to(device)
         groups = _param_groups(workload, model, task.decay_norms_and_biases)
-        optimizer = make_optimizer(task.optimizer, {**task.optimizer_args, **trial.optimizer}, groups)
+        arguments = whole_optimizer({"name": task.optimizer, **task.optimizer_args}, trial.optimizer)
+        optimizer = make_optimizer(arguments.pop("name"), arguments, groups)
         self._ratios = [group["lr"] for group in optimizer.param_groups]  # of a group's LR to the trial's
         self._boosted = Boosted(model, optimizer, task)
         # Apart from here on: each copy of the model draws its own dropout masks.
@@ -79,7 +81,7 @@ class Training:
         """Trains up to the next report. At the trial's end the report says `over`. A checkpoint that is due between
         validations has a report of its own."""
         started = time.perf_counter()
-        until = min((self.step // self._task.report_every + 1) * self._task.report_every, self._trial.max_steps)
+        until = self._next_report()
         points: list[tuple[int, float, float]] = []
         diverged = due = False
         while self.step < until and not diverged and not due:
@@ -158,6 +160,12 @@ class Training:
             self._plateau.load_state_dict(shared["plateau"])
             self._plateau.optimizer.param_groups[0]["lr"] = shared["lr"]
         set_random_state(own["random"], self._device)
+
+    def _next_report(self) -> int:
+        """Its step: reports come where trials with other batch sizes have seen as many samples."""
+        every, sizes = self._task.report_every, (self._base, self._batch_size)
+        reports = steps_covered(self.step, *sizes) // every
+        return min(equal_steps((reports + 1) * every, *sizes), self._trial.max_steps)
 
     def _steps_to_checkpoint(self) -> int:
         plan = self._task.checkpoints
@@ -275,7 +283,7 @@ class Training:
         counts once whatever the number of ranks: "val_loss", "val_accuracy"."""
         workload, boosted, copies = self._workload, self._boosted, self._layout.data
         count = len(data)  # type: ignore[arg-type]
-        global_batch = global_batch_size(workload, self._task)
+        global_batch = self._batch_size
         chosen: Sequence[int] = range(count)
         if items is not None and items < count:
             chosen = [i * count // items for i in range(items)]
@@ -332,7 +340,7 @@ class Training:
         # It does not know of `self`: the processes that load end with the last reference to this training.
         order = _micro_batches(
             items=len(data),  # type: ignore[arg-type]
-            batch_size=global_batch_size(self._workload, self._task),
+            batch_size=self._batch_size,
             copies=self._layout.data,
             copy=self._data_rank,
             parts=self._task.accumulate,

@@ -11,6 +11,7 @@ from scipy.stats import t as student_t
 
 from tune_lr.errors import NoAnswerError
 from tune_lr.study_dir import TrialRow
+from tune_lr.trial import setting
 
 CONFIDENCE = 0.95
 
@@ -33,7 +34,8 @@ class Finalist:
 
     @property
     def label(self) -> str:
-        return f"{self.lr_schedule} at lr {self.lr:.3g}"
+        beside = setting(self.parameters)
+        return f"{self.lr_schedule} at lr {self.lr:.3g}{' with ' if beside else ''}{beside}"
 
 
 @dataclass(frozen=True)
