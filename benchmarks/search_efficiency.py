@@ -107,7 +107,8 @@ def ours(landscape: Landscape, ramps: dict[str, Array], repetition: int, **chang
         study = Study(config, directory)
         while (spec := study.next_trial()) is not None:
             if spec.ramp is not None:
-                steps = replay_ramp(study, spec, ramps["tune_lr"][next(chosen)])
+                which = "tune_lr" if spec.ramp.steps == OURS.steps else "tune_lr_slower"
+                steps = replay_ramp(study, spec, ramps[which][next(chosen)])
                 yield steps, None
                 continue
             curve = landscape.curve(spec.lr_schedule, spec.lr)

@@ -362,11 +362,13 @@ class Study:
         if bounds is None:
             reasons = {row.reason for row in self.rows() if row.phase == "range_test"}
             self._stop(NoAnswerError(f"the LR range test could not be run: {'; '.join(reasons)}"))
-        elif bounds.status != "ok" and len(ramps) == 1:
-            self.bounds, extended = None, extended_ramp(ramps[0], bounds.status)
+        elif (bounds.status != "ok" or bounds.edge_only) and len(ramps) == 1:
+            self.bounds, extended = None, extended_ramp(ramps[0], bounds)
             self._optuna["range_test"].set_user_attr("extended", asdict(extended))
             self._tell(
-                "notice", f"range test: {bounds.reason} It runs again from {extended.low:g} to {extended.high:g}."
+                "notice",
+                f"range test: {bounds.reason}. It runs again from {extended.low:g} to {extended.high:g}, "
+                f"{extended.steps} steps a ramp.",
             )
             return False
         else:
@@ -570,12 +572,14 @@ class Study:
             self.directory.remove_checkpoints(number)
 
 
-def extended_ramp(ramp: Ramp, status: str) -> Ramp:
-    """Where to look when a ramp held no answer: higher where nothing diverged, lower where it began by diverging, and
-    otherwise wider, with as many steps a decade."""
-    if status == "no_divergence":
+def extended_ramp(ramp: Ramp, bounds: LRBounds) -> Ramp:
+    """Where to look when ramps held no sure answer: slower where a fall before the divergence may be lost in the noise,
+    higher where nothing diverged, lower where they began by diverging, and otherwise wider, as many steps a decade."""
+    if bounds.edge_only:
+        return ramp.slower()
+    if bounds.status == "no_divergence":
         return ramp.over(ramp.low, ramp.high * 100)
-    if status == "diverged_at_start":
+    if bounds.status == "diverged_at_start":
         return ramp.over(ramp.low / 1e4, ramp.low * 10)
     return ramp.over(ramp.low / 10, ramp.high * 10)
 

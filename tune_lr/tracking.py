@@ -686,10 +686,13 @@ def _read_trial(config: Config, directory: StudyDir, row: TrialRow) -> tuple[Tri
     if row.phase != "range_test":
         return TrialSpec.from_dict(directory.read_json(directory.trial(row.number) / "params.json")), curve
     how = config.range_test
-    # A ramp that was extended begins or ends elsewhere than the configuration's.
+    # A ramp that was extended begins or ends elsewhere than the configuration's, or is slower.
     ramp = Ramp(how.low, how.high, how.steps, how.mode, how.stairs).over(
         curve[0]["range/lr"] if curve else how.low, row.lr
     )
+    points = len(curve)
+    if points > ramp.steps or (points and not math.isclose(ramp.lr(points - 1), curve[-1]["range/lr"], rel_tol=1e-3)):
+        ramp = ramp.slower()
     return TrialSpec(row.number, row.phase, row.seed, ramp.steps, ramp=ramp), curve
 
 
