@@ -3,13 +3,15 @@
     python benchmarks/range_test.py [--plot docs/images/range_test_benchmark.png]
 
 Replays, in seconds, the ramps of `landscapes/` (20 seeds per workload and tool): ours on sets of three, drawn without
-replacement, as a study takes them; the peers', each on its own default ramp, one each, as they do. The rules of
-`tune_lr.lr_range_test` were chosen on the workloads of CHOSEN_ON; the others judge them.
+replacement, and where they show the edge alone three slower ones of other seeds, as a study takes them; the peers',
+each on its own default ramp, one each, as they do. The rules of `tune_lr.lr_range_test` were chosen on the workloads of
+CHOSEN_ON; the others judge them.
 
 - holds: how often the bounds hold an LR within 2 % of the best mean loss of EVERY schedule; width: their median in
   decades
-- at suggestion: the loss there / the lowest, of the constant and the one-cycle schedule; where an LR was never trained,
-  the nearest that was stands in, which is kind to those who suggest an LR far outside
+- median, worst: the loss at the suggestion / the lowest, of the constant and the one-cycle schedule, for which we
+  suggest different LRs and the peers the same; where an LR was never trained, the nearest that was stands in, which is
+  kind to those who suggest an LR far outside
 - sd: of the suggestion over the seeds, in decades, the median over workloads
 - abstains: on real ramps, where there is an answer; on curves that hold none
 """
@@ -17,14 +19,16 @@ replacement, as a study takes them; the peers', each on its own default ramp, on
 import argparse
 import math
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from landscapes.landscape import RAMPS, Landscape, load, load_ramps, names
+from landscapes.landscape import RAMPS, SCHEDULES, Landscape, load, load_ramps, names
 from peers import PEERS
-from tune_lr.lr_range_test import LRBounds, find_lr_bounds
+from tune_lr.lr_range_test import PACE, DivergenceDetector, LRBounds, find_lr_bounds
+from tune_lr.lr_schedules import curve, make_lr_schedule
 
 Array = NDArray[np.float64]
 Answer = LRBounds | float | None  # what a tool says: ours bounds, the others an LR or nothing
@@ -35,16 +39,34 @@ WITHIN = 1.02
 SUGGESTED_FOR = ("constant", "onecycle")
 
 
-def our_answers(ramps: Array, replicates: int, sets: int) -> list[Answer]:
+def rounds(ramps: dict[str, Array]) -> list[list[LRBounds]]:
+    """What our range test says after each of its rounds, for sets of seeds."""
     rng = np.random.default_rng(0)
-    chosen = [rng.choice(len(ramps), replicates, replace=False) for _ in range(sets)]
-    return [find_lr_bounds([(RAMPS["tune_lr"], ramps[seed]) for seed in seeds]) for seeds in chosen]
+    return [rounds_of(ramps, rng.choice(len(ramps["tune_lr"]), 2 * REPLICATES, replace=False)) for _ in range(SETS)]
+
+
+def rounds_of(ramps: dict[str, Array], seeds: Array) -> list[LRBounds]:
+    first = read_ramps(ramps, "tune_lr", seeds[:REPLICATES])
+    return [first, read_ramps(ramps, "tune_lr_slower", seeds[REPLICATES:])] if first.edge_only else [first]
+
+
+def read_ramps(ramps: dict[str, Array], ramp: str, seeds: Array) -> LRBounds:
+    return find_lr_bounds([(RAMPS[ramp], losses) for losses in ramps[ramp][seeds]])
+
+
+def steps(ramps: dict[str, Array], given: list[list[LRBounds]]) -> float:
+    """Optimizer steps of a range test, of all its ramps: the mean over the sets."""
+
+    def length(ramp: str) -> float:
+        ends = [DivergenceDetector().update(losses.tolist()) for losses in ramps[ramp]]
+        return float(np.mean([len(RAMPS[ramp]) if end is None else end + 1 for end in ends]))
+
+    again = np.mean([len(answers) > 1 for answers in given])
+    return REPLICATES * (length("tune_lr") + (again * length("tune_lr_slower") if again else 0))
 
 
 def answers(tool: str, ramps: dict[str, Array]) -> list[Answer]:
-    """What a tool says of a workload: for every seed, or every set of seeds."""
-    if tool == "tune-lr":
-        return our_answers(ramps["tune_lr"], REPLICATES, SETS)
+    """What a tool that takes one ramp says of a workload, for every seed."""
     if tool == "tune-lr, one ramp":
         return [find_lr_bounds([(RAMPS["tune_lr"], losses)]) for losses in ramps["tune_lr"]]
     ramp, rule = PEERS[tool]
@@ -54,9 +76,16 @@ def answers(tool: str, ramps: dict[str, Array]) -> list[Answer]:
 TOOLS = ("tune-lr", "tune-lr, one ramp", *PEERS)
 
 
-def suggestions(given: list[Answer]) -> Array:
-    lrs = [answer.suggestion if isinstance(answer, LRBounds) else answer for answer in given]
+def suggestions(given: list[Answer], lr_schedule: str = "constant") -> Array:
+    factor = mean_factor(lr_schedule)
+    lrs = [answer.suggestion_for(factor) if isinstance(answer, LRBounds) else answer for answer in given]
     return np.array([lr for lr in lrs if lr is not None])
+
+
+@cache
+def mean_factor(lr_schedule: str) -> float:
+    """The mean LR of a schedule in its default shape, as a part of its peak."""
+    return float(curve(make_lr_schedule(lr_schedule, {}, 1000), 1.0).mean())
 
 
 def holds(landscape: Landscape, bounds: LRBounds) -> bool:
@@ -116,7 +145,7 @@ def row(tool: str, landscapes: list[Landscape], given: dict[str, list[Answer]]) 
         landscape.loss(name, lr) / landscape.best(name)
         for landscape in landscapes
         for name in SUGGESTED_FOR
-        for lr in suggestions(given[landscape.name])
+        for lr in suggestions(given[landscape.name], name)
     ]
     cells += [f"{np.median(ratios):.2f}", f"{max(ratios):.2f}"] if ratios else ["-", "-"]
     spreads = [np.log10(lrs).std(ddof=1) for x in landscapes if len(lrs := suggestions(given[x.name])) > 1]
@@ -135,17 +164,31 @@ def print_table(header: list[str], rows: list[list[str]]) -> None:
         print("| " + " | ".join(cells) + " |")
 
 
-def workload_row(landscape: Landscape, given: list[Answer]) -> list[str]:
+def schedule_row(name: str, landscapes: list[Landscape], given: dict[str, list[Answer]]) -> list[str]:
+    """What our suggestion for a schedule costs, where it was chosen and where it is judged."""
+    cells = [name, f"{mean_factor(name):.2f}", f"{mean_factor(name) ** -PACE:.2f}"]
+    for chosen in (True, False):
+        ratios = [
+            landscape.loss(name, lr) / landscape.best(name)
+            for landscape in landscapes
+            for lr in suggestions(given[landscape.name], name)
+            if (landscape.name in CHOSEN_ON) == chosen
+        ]
+        cells += [f"{np.median(ratios):.2f}", f"{max(ratios):.2f}"]
+    return cells
+
+
+def workload_row(landscape: Landscape, given: list[Answer], steps: float) -> list[str]:
     """Where the best LRs of the schedules lie, and ours beside them."""
     bests = [lrs[losses.argmin()] for lrs, losses in map(landscape.means, landscape.schedules())]
     bounds = read(given)
     if not bounds:
-        return [landscape.name, f"{min(bests):.2g} to {max(bests):.2g}", *["-"] * 6]
+        return [landscape.name, f"{min(bests):.2g} to {max(bests):.2g}", *["-"] * 6, f"{steps:.0f}"]
     low, high, suggestion = (
         float(np.median([getattr(answer, name) for answer in bounds])) for name in ("low", "high", "suggestion")
     )
     ratios = [
-        f"{np.median([landscape.loss(name, lr) for lr in suggestions(given)]) / landscape.best(name):.2f}"
+        f"{np.median([landscape.loss(name, lr) for lr in suggestions(given, name)]) / landscape.best(name):.2f}"
         for name in SUGGESTED_FOR
     ]
     return [
@@ -156,6 +199,7 @@ def workload_row(landscape: Landscape, given: list[Answer]) -> list[str]:
         f"{suggestion:.2g}",
         *ratios,
         f"{np.log10(suggestions(given)).std(ddof=1):.2f}",
+        f"{steps:.0f}",
     ]
 
 
@@ -175,6 +219,8 @@ def plot(path: Path, landscapes: list[Landscape], given: Callable[[str, str], li
         for line, tool in enumerate(reversed(shown)):
             lrs = suggestions(given(tool, landscape.name))
             axis.plot(lrs, np.full(len(lrs), line), "|", color="tab:blue", markersize=9, alpha=0.6)
+        lrs = suggestions(given("tune-lr", landscape.name), "onecycle")
+        axis.plot(lrs, np.full(len(lrs), len(shown) - 1), "|", color="tab:purple", markersize=9, alpha=0.6)
         bounds = read(given("tune-lr", landscape.name))
         if bounds:
             low, high = (float(np.median([getattr(answer, name) for answer in bounds])) for name in ("low", "high"))
@@ -188,7 +234,10 @@ def plot(path: Path, landscapes: list[Landscape], given: Callable[[str, str], li
         axis.set_yticks(range(len(shown)), list(reversed(shown)), fontsize=7)
         axis.set_title(landscape.name, fontsize=9)
         axis.tick_params(axis="x", labelsize=7)
-    figure.suptitle("Suggested LRs (blue), our bounds (orange), the best LR of each schedule (green)", fontsize=10)
+    title = (
+        "Suggested LRs (blue; purple: ours for one-cycle), our bounds (orange), the best LR of each schedule (green)"
+    )
+    figure.suptitle(title, fontsize=10)
     figure.savefig(path, dpi=110)
 
 
@@ -198,7 +247,9 @@ def main() -> None:
     options = parser.parse_args()
     landscapes = [load(name) for name in names()]
     ramps = {landscape.name: load_ramps(landscape.name) for landscape in landscapes}
-    given = {tool: {name: answers(tool, curves) for name, curves in ramps.items()} for tool in TOOLS}
+    played = {name: rounds(curves) for name, curves in ramps.items()}
+    given = {tool: {name: answers(tool, curves) for name, curves in ramps.items()} for tool in TOOLS[1:]}
+    given["tune-lr"] = {name: [answers[-1] for answers in sets] for name, sets in played.items()}
     for title, part in (
         ("judged on", [landscape for landscape in landscapes if landscape.name not in CHOSEN_ON]),
         ("all", landscapes),
@@ -206,8 +257,15 @@ def main() -> None:
         print(f"\n{title}: {', '.join(landscape.name for landscape in part)}\n")
         print_table(HEADER, [[tool, *row(tool, part, given[tool])] for tool in TOOLS])
     print()
-    header = ["workload", "best LRs", "bounds", "holds", "suggestion", *SUGGESTED_FOR, "sd"]
-    print_table(header, [workload_row(landscape, given["tune-lr"][landscape.name]) for landscape in landscapes])
+    header = ["LR schedule", "mean factor", "multiplier", "median, chosen on", "worst", "median, judged", "worst"]
+    print_table(header, [schedule_row(name, landscapes, given["tune-lr"]) for name in SCHEDULES])
+    print()
+    header = ["workload", "best LRs", "bounds", "holds", "suggestion", *SUGGESTED_FOR, "sd", "steps"]
+    rows = []
+    for landscape in landscapes:
+        cost = steps(ramps[landscape.name], played[landscape.name])
+        rows.append(workload_row(landscape, given["tune-lr"][landscape.name], cost))
+    print_table(header, rows)
     if options.plot:
         plot(options.plot, landscapes, lambda tool, name: given[tool][name])
 

@@ -179,7 +179,8 @@ def replay(config: Config, ramps: dict[str, Array], show: Show) -> Iterator[tupl
                 study.report(spec.number, Report(step=0, over=True))
                 continue
             if spec.ramp is not None:
-                yield study, spec, replay_ramp(study, spec, ramps["tune_lr"][next(chosen)]), math.nan
+                which = "tune_lr" if spec.ramp.steps == OURS.steps else "tune_lr_slower"
+                yield study, spec, replay_ramp(study, spec, ramps[which][next(chosen)]), math.nan
                 continue
             curve = show(spec)
             for point in range(1, POINTS + 1):

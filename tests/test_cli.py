@@ -193,12 +193,13 @@ FLAT = "step,lr,loss\n" + "".join(f"{step},{1e-5 * 1.1**step},2.3\n" for step in
 def test_curves_measured_elsewhere_are_read_without_torch_or_ray() -> None:
     code, loaded, out, err = fresh(["range-test", "--from", str(CURVE)])
     assert (code, loaded, err) == (0, [], "")
-    first, reason, under, line = out.splitlines()
+    first, reason, peak, under, line = out.splitlines()
     assert re.fullmatch(r"LR bounds: \S+ to \S+, suggestion \S+", first)
     assert reason.startswith("  the loss is lowest at LRs from ") and under == "for a search space, under parameters:"
     Path("space.yaml").write_text(SPACE.replace("  lr: {min: 0.01, max: 0.1}", line))
     lr = load_config("space.yaml").parameters.lr
     assert first.startswith(f"LR bounds: {lr.min:.3g} to {lr.max:.3g}, ")
+    assert lr.min < float(first.split()[-1]) < float(peak.split()[-1]) < lr.max
 
 
 def test_replicates_and_json(capsys: pytest.CaptureFixture[str]) -> None:

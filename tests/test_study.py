@@ -35,7 +35,7 @@ from simulated import (
 )
 from tune_lr.config import Config
 from tune_lr.errors import InputError, NoAnswerError, ResourceError
-from tune_lr.lr_range_test import Ramp
+from tune_lr.lr_range_test import LRBounds, Ramp
 from tune_lr.plan import PHASES
 from tune_lr.study import CONFIRM_SEEDS, PENALTY, TEST, Study, extended_ramp
 from tune_lr.study_dir import StudyDir, TrialRow
@@ -462,6 +462,21 @@ def test_a_ramp_that_never_diverges_is_extended_once_and_then_its_own_range_is_s
     assert_whole(study)
 
 
+def test_where_noise_hides_the_fall_slower_ramps_are_run_once(tmp_path: Path) -> None:
+    def noisy(spec: TrialSpec, config: Config) -> Iterator[Report]:
+        if not spec.ramp:
+            return train(spec, config)
+        return ramp(spec, lambda lr, seed: math.nan if lr > 1.0 else 2.3 + noise(lr, seed))
+
+    log = Log()
+    study = open_study(tmp_path / "s", observers=[log])
+    execute(study, train=noisy)
+    assert [row.steps for row in of_phase(study, "range_test")] == [101, 101, 401, 401]
+    assert "1e-05 to 10, 480 steps a ramp" in log.of("notice")[0] and log.of("bounds_found") == ["ok"]
+    assert study.bounds is not None and study.bounds.edge_only and study.bounds.high == pytest.approx(1.0, rel=0.1)
+    assert_whole(study)
+
+
 @pytest.mark.parametrize("killed_after", range(1, 12, 2))
 def test_a_study_killed_around_the_extended_ramp_extends_it_once(tmp_path: Path, killed_after: int) -> None:
     execute(open_study(tmp_path / "s"), train=flat_ramps, reports=killed_after)
@@ -497,10 +512,12 @@ def test_one_failed_ramp_leaves_the_answer_to_the_others(tmp_path: Path) -> None
         ("no_divergence", 1e-5, 1000.0, 400),  # two decades more
         ("diverged_at_start", 1e-9, 1e-4, 300),  # lower; never fewer steps
         ("no_descent", 1e-6, 100.0, 400),  # one decade more at both ends
+        ("ok", 1e-5, 10.0, 1200),  # of which the edge is all that is known: slower
     ],
 )
 def test_a_ramp_is_extended_to_where_the_answer_may_lie(status: str, low: float, high: float, steps: int) -> None:
-    ramp = extended_ramp(Ramp(1e-5, 10.0, 300), status)
+    bounds = LRBounds(None, None, None, status, "", replicates=3, edge_only=status == "ok")
+    ramp = extended_ramp(Ramp(1e-5, 10.0, 300), bounds)
     assert (ramp.low, ramp.high) == (pytest.approx(low), pytest.approx(high))
     assert abs(ramp.steps - steps) <= 1 and ramp.mode == "exponential"
 

@@ -250,7 +250,10 @@ def _read_curves(options: argparse.Namespace) -> int:
 
 
 def _line_to_paste(bounds: "LRBounds") -> str:
-    return f"for a search space, under parameters:\n  lr: {{min: {bounds.low:.3g}, max: {bounds.high:.3g}}}"
+    return (
+        f"suggested for a constant LR; for the peak of a one-cycle or a cosine, {bounds.suggestion_for(0.5):.3g}\n"
+        f"for a search space, under parameters:\n  lr: {{min: {bounds.low:.3g}, max: {bounds.high:.3g}}}"
+    )
 
 
 def _resume(options: argparse.Namespace) -> int:

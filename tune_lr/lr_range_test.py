@@ -14,6 +14,9 @@ below its first plateau by more than the noise explains, and it must turn up aga
 where most of the fall is made, and where the loss turns up. Both move little from seed to seed, unlike the LR of the
 minimum, which lies anywhere in a flat and noisy basin. Slopes are not used: they do not survive noise.
 
+A fall that is not far beyond the noise has no such landmarks. Where the loss then diverges, that LR alone gives bounds,
+wide ones.
+
 How far a model gets depends on the LRs of all steps so far more than on the LR of the last: their sum, the distance
 travelled. A ramp with four times fewer steps makes its fall at a four times higher LR, though the best LRs are the
 same. So the first landmark is that distance, given as the LR at which a ramp of `STEPS_PER_DECADE` has travelled it.
@@ -43,6 +46,9 @@ Interval = tuple[float, float]
 
 MODES = ("exponential", "linear", "staircase")
 
+# A ramp so many times as long travels as much further, and its smoothed loss has half the noise.
+SLOWER = 4
+
 # --- divergence ---
 # A loss this large is as good as infinite: its square overflows float32.
 OVERFLOW = 1e19
@@ -69,17 +75,15 @@ SMOOTHING = 1 / 15
 # Curves longer than this are thinned by medians of blocks first: the answer is no finer than the smoothing window.
 MAX_POINTS = 500
 # A curve has fallen when its smoothed minimum lies this many standard errors below the plateau. Pure noise stays above,
-# although the minimum over all windows is taken (see the test that counts) ...
+# although the minimum over all windows is taken (see the test that counts).
 FALL_ERRORS = 6.0
-# ... or when some stretch of it ranks lower than all before it by this many standard errors. That sees a fall
-# that is smaller than the noise of one step. Four, because the best of all pairs of a few blocks is taken.
-RANK_ERRORS = 4.0
-RANK_BLOCKS = 10
 # At the end of a ramp without divergence the loss has turned up when it left the basin by this many standard errors:
 # one place is looked at, not the best of many.
 RISE_ERRORS = 3.0
 # The basin: the LRs whose smoothed loss gave back at most this part of the fall.
 BASIN = 0.2
+# The basin of a smaller fall ends in the noise. Where the loss diverges, that LR is then the better landmark.
+READABLE_ERRORS = RISE_ERRORS / BASIN
 # The model has fallen when it made this part of the fall.
 FALLEN = 0.9
 # Of the exponential ramp whose LRs stand for distances: that of the default, 300 steps over six decades.
@@ -102,8 +106,16 @@ LOW = 0.67
 # 1.3 decades in all, less where the basin ends sooner: no schedule was best at more than twice its end.
 HIGH = 13.0
 BEYOND = 2.0
-# Between the best constant LRs and the best one-cycle peaks.
-SUGGESTION = 2.0
+# The best constant LR lies between two limits: where the model has fallen, so that the budget suffices, and the end of
+# the basin, where training breaks. A quarter of the way, on a log scale, and this part of that.
+TO_THE_END = 0.25
+SUGGESTION = 0.75
+# An LR schedule whose LR is on average m times its peak travels as far as a constant LR when its peak is 1/m as high (a
+# power of 1), and breaks at the same peak (a power of 0). In between.
+PACE = 0.6
+# Where no clear fall is seen before the loss diverges, as multiples of the LR that diverged: low, suggestion, high.
+# These bounds hold the best LRs of seven workloads of eight.
+FROM_DIVERGENCE = (0.01, 0.1, 1.0)
 
 
 @dataclass(frozen=True)
@@ -166,6 +178,10 @@ class Ramp:
         wider = math.log(high / low) / math.log(self.high / self.low)
         return replace(self, low=low, high=high, steps=math.ceil(self.steps * max(1.0, wider)))
 
+    def slower(self) -> "Ramp":
+        """The same LRs in `SLOWER` times as many steps."""
+        return replace(self, steps=SLOWER * self.steps)
+
 
 class DivergenceDetector:
     """Says when the loss of a range test has diverged, so that the rest of the ramp need not be run.
@@ -197,10 +213,12 @@ class DivergenceDetector:
 class LRBounds:
     """What a range test found: the interval worth searching for the peak LR, or why it cannot say.
 
-    `low`, `high` and `suggestion` are LRs, None unless `status` is "ok". Each `*_interval` is the range of that figure:
+    `low`, `high` and `suggestion` are LRs, None unless `status` is "ok"; `suggestion` is for a constant LR, and
+    `suggestion_for` for the peak of any LR schedule. Each `*_interval` is the range of that figure:
     over the replicates where at least two could be read alone, else over three thirds of the pooled curve, every third
     step each, and where these cannot be read over the basin. `reason` is one sentence that a user can act on.
-    `replicates` counts the curves read.
+    `edge_only` says that no clear fall was seen and all is derived from the LR that diverged; each interval is then
+    that from `low` to `high`. `replicates` counts the curves read.
     `fallen_lrs` and `divergence_lrs` are the landmarks of the curves that have them, in the curves' order: the LR at
     which the model has fallen, of every curve that reads "ok" alone, and the LR of the step that diverged.
     """
@@ -216,6 +234,19 @@ class LRBounds:
     suggestion_interval: Interval | None = None
     fallen_lrs: tuple[float, ...] = ()
     divergence_lrs: tuple[float, ...] = ()
+    edge_only: bool = False
+
+    def suggestion_for(self, mean_factor: float) -> float | None:
+        """The suggested peak of an LR schedule whose LR is on average `mean_factor`, in (0, 1], of its peak: 1 for a
+        constant LR, 0.5 for a one-cycle or a cosine to 0. At most `high`; None where there is no suggestion.
+
+        Raises InputError for a mean factor outside (0, 1].
+        """
+        if not 0 < mean_factor <= 1:
+            raise InputError(f"mean_factor (got {mean_factor}) must be in (0, 1]")
+        if self.suggestion is None or self.high is None:
+            return None
+        return min(self.high, self.suggestion * math.pow(mean_factor, -PACE))
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, ready for JSON: tuples become lists; there is no NaN."""
@@ -239,22 +270,31 @@ class LRBounds:
 
 @dataclass(frozen=True)
 class _Reading:
-    """One curve, read: its status and, where that is ok, the LR at which the model has fallen and its basin's ends."""
+    """One curve, read: its status and, where that is ok, the LR at which the model has fallen and its basin's ends, or
+    else the LR that diverged."""
 
     status: str
     fallen: float = math.nan
     basin: Interval = (math.nan, math.nan)
+    edge: float | None = None
 
     @property
     def low(self) -> float:
+        if self.edge is not None:
+            return FROM_DIVERGENCE[0] * self.edge
         return LOW * self.fallen
 
     @property
     def suggestion(self) -> float:
-        return SUGGESTION * self.fallen
+        if self.edge is not None:
+            return FROM_DIVERGENCE[1] * self.edge
+        # `fallen` is never beyond the basin, so this is never below `low`.
+        return min(self.high, SUGGESTION * self.fallen * math.pow(self.basin[1] / self.fallen, TO_THE_END))
 
     @property
     def high(self) -> float:
+        if self.edge is not None:
+            return FROM_DIVERGENCE[2] * self.edge
         return min(HIGH * self.fallen, BEYOND * self.basin[1])
 
 
@@ -279,9 +319,9 @@ def find_lr_bounds(curves: Sequence[tuple[ArrayLike, ArrayLike]]) -> LRBounds:
     where its ramp was stopped, with the step that diverged as its last. A loss that is not finite ends its curve.
     Points after a curve's divergence (by `DivergenceDetector`) do not change the answer.
 
-    Statuses: "ok"; "no_descent" (no fall beyond the noise); "no_divergence" (still falling, or flat, at the ramp's end,
-    so that there is no upper bound); "diverged_at_start" (diverged before anything fell). `low` and `high` may lie
-    beyond the ramp's own ends.
+    Statuses: "ok"; "no_descent" (no fall beyond the noise, and no divergence); "no_divergence" (still
+    falling, or flat, at the ramp's end, so that there is no upper bound); "diverged_at_start" (diverged in the first
+    steps, before anything fell). `low` and `high` may lie beyond the ramp's own ends.
 
     Raises InputError for no curves, an empty curve, shapes that differ or are not 1-D, and LRs that are not positive
     and finite or that fall (equal neighbours are allowed: a staircase).
@@ -292,7 +332,7 @@ def find_lr_bounds(curves: Sequence[tuple[ArrayLike, ArrayLike]]) -> LRBounds:
     pooled = cuts[0] if len(cuts) == 1 else _pool(cuts)
     answer = _read(pooled)
     readings = [answer] if len(cuts) == 1 else [_read(cut) for cut in cuts]
-    alone = [reading for reading in readings if reading.status == "ok"]
+    alone = [reading for reading in readings if reading.status == "ok" and reading.edge is None]
     found: dict[str, Any] = {
         "status": answer.status,
         "reason": _reason(answer, pooled),
@@ -303,10 +343,15 @@ def find_lr_bounds(curves: Sequence[tuple[ArrayLike, ArrayLike]]) -> LRBounds:
     if answer.status != "ok":
         return LRBounds(low=None, high=None, suggestion=None, **found)
 
+    low, suggestion, high = answer.low, answer.suggestion, answer.high
+    if answer.edge is not None:
+        found |= dict.fromkeys(("low_interval", "high_interval", "suggestion_interval"), (low, high))
+        return LRBounds(low=low, high=high, suggestion=suggestion, edge_only=True, **found)
+
     if len(alone) < 2:
         # One curve read three times, every third step each: what the noise of its batches does to it.
         thirds = [_read(_every_third(pooled, first)) for first in range(3)]
-        alone = [reading for reading in thirds if reading.status == "ok"]
+        alone = [reading for reading in thirds if reading.status == "ok" and reading.edge is None]
 
     if not alone:  # nothing could be read a second time: all that is known is the basin
         alone = [replace(answer, fallen=end) for end in answer.basin]
@@ -316,9 +361,9 @@ def find_lr_bounds(curves: Sequence[tuple[ArrayLike, ArrayLike]]) -> LRBounds:
         return min(values), max(values)
 
     return LRBounds(
-        low=answer.low,
-        high=answer.high,
-        suggestion=answer.suggestion,
+        low=low,
+        high=high,
+        suggestion=suggestion,
         low_interval=interval("low"),
         high_interval=interval("high"),
         suggestion_interval=interval("suggestion"),
@@ -510,22 +555,6 @@ def _windows(x: Array, half: int) -> Array:
     return np.lib.stride_tricks.sliding_window_view(np.pad(x, half, mode="symmetric"), 2 * half + 1)
 
 
-def _ranks_fall(losses: Array) -> bool:
-    """Whether a stretch of blocks ranks significantly lower than all that came before it."""
-    n = len(losses)
-    ranks = np.empty(n)
-    # Equal losses rank by their place, which never looks like a fall.
-    ranks[np.argsort(losses, kind="stable")] = np.arange(n)
-    ends = np.linspace(0, n, min(RANK_BLOCKS, n) + 1).astype(int)
-    sums = np.concatenate([[0], np.cumsum(ranks)])[ends]
-    first, last = np.triu_indices(len(ends), 1)
-    first, last = first[first > 0], last[first > 0]
-    before, inside = ends[first], ends[last] - ends[first]
-    gap = sums[first] / before - (sums[last] - sums[first]) / inside
-    # A rank among n is uniform: its variance is n^2 / 12.
-    return bool(np.any(gap > RANK_ERRORS * n * np.sqrt((1 / before + 1 / inside) / 12)))
-
-
 def _cut(lrs: Array, losses: Array) -> _Cut:
     end = _first_divergence(losses)
     # The sum of an exponential ramp's LRs is its last one times its steps in a factor of e.
@@ -568,10 +597,10 @@ def _pool(cuts: Sequence[_Cut]) -> _Cut:
 def _read(cut: _Cut) -> _Reading:
     """Decides on one curve that ends at its divergence, if it has one."""
     diverged = cut.divergence_lr is not None
-    at_start = cut.divergence_lr is not None and (
-        len(cut.lrs) < START_STEPS or cut.divergence_lr <= START_RATIO * cut.start_lr
-    )
-    not_fallen = _Reading("diverged_at_start" if at_start else "no_descent")
+    not_fallen = _Reading("no_descent")
+    if cut.divergence_lr is not None:
+        at_start = len(cut.lrs) < START_STEPS or cut.divergence_lr <= START_RATIO * cut.start_lr
+        not_fallen = _Reading("diverged_at_start") if at_start else _Reading("ok", edge=cut.divergence_lr)
     if len(cut.lrs) < MIN_POINTS:
         return not_fallen
 
@@ -582,16 +611,18 @@ def _read(cut: _Cut) -> _Reading:
     # The lower of two estimates: a loss that only rises has its minimum at the first point, and has not fallen.
     plateau, lowest = min(float(np.median(losses[:window])), float(smoothed[0])), float(smoothed.min())
     fall = plateau - lowest
-    if fall <= 0 or (fall <= FALL_ERRORS * error and not _ranks_fall(cut.losses)):
+    if fall <= (READABLE_ERRORS if diverged else FALL_ERRORS) * error:
         # A ramp too short for the detector, which only rose, was too high from the start as well.
         rose = not diverged and smoothed[-1] > plateau + FALL_ERRORS * error
         return _Reading("diverged_at_start") if rose else not_fallen
-    if not diverged and smoothed[-1] <= lowest + max(BASIN * fall, RISE_ERRORS * error):
+    given_back = max(BASIN * fall, RISE_ERRORS * error)
+    if not diverged and smoothed[-1] <= lowest + given_back:
         return _Reading("no_divergence")
 
-    basin = np.flatnonzero(smoothed <= lowest + BASIN * fall)
+    basin = np.flatnonzero(smoothed <= lowest + given_back)
     below, above = float(lrs[basin[0]]), float(lrs[basin[-1]])
-    fallen = int(np.flatnonzero(smoothed <= plateau - FALLEN * fall)[0])
+    # The lowest of many noisy values lies below what the model has reached.
+    fallen = int(np.flatnonzero(smoothed <= lowest + max((1 - FALLEN) * fall, RISE_ERRORS * error))[0])
     # However slow the ramp, and however far it has travelled: never beyond the LR at which the loss turns up.
     return _Reading("ok", min(float(distances[fallen]), above), (below, above))
 
@@ -600,6 +631,11 @@ def _reason(reading: _Reading, cut: _Cut) -> str:
     """One sentence: what the pooled curve shows, and what to do."""
     first = cut.start_lr
     last = float(cut.lrs[-1]) if len(cut.lrs) else first
+    if reading.edge is not None:
+        return (
+            f"the loss does not fall far enough beyond its noise to be read, and diverges at {reading.edge:.2g}: on "
+            f"that alone, search the peak LR from {reading.low:.2g} to {reading.high:.2g}, or take more steps"
+        )
     if reading.status == "ok":
         below, above = reading.basin
         end = "rises again" if cut.divergence_lr is None else f"diverges at {cut.divergence_lr:.2g}"
@@ -622,10 +658,7 @@ def _reason(reading: _Reading, cut: _Cut) -> str:
             f"the loss diverges at LR {cut.divergence_lr or last:.2g}, before it falls: lower range_test.low, "
             f"to {first / 100:.2g} say, and look for NaN in the data"
         )
-    end = (
-        f"the end of the ramp, LR {last:.2g}"
-        if cut.divergence_lr is None
-        else f"it diverges at LR {cut.divergence_lr:.2g}"
+    return (
+        f"the loss does not fall by more than its noise before the end of the ramp, LR {last:.2g}: "
+        "raise range_test.high, or take more steps or replicates"
     )
-    advice = "raise range_test.high, or take more" if cut.divergence_lr is None else "take more"
-    return f"the loss does not fall by more than its noise before {end}: {advice} steps or replicates"

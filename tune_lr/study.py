@@ -455,12 +455,13 @@ class Study:
             reasons = {row.reason for row in self.rows() if row.phase == "range_test" and row.state == "failed"}
             self._stop(NoAnswerError(f"the LR range test could not be run: {'; '.join(sorted(reasons))}"))
             return True
-        unread = {one: bounds for one, bounds in found.items() if bounds.status != "ok"}
-        for combination, bounds in unread.items():
+        unsure = {one: bounds for one, bounds in found.items() if bounds.status != "ok" or bounds.edge_only}
+        for combination, bounds in unsure.items():
             if rounds[combination] == 1:
-                extended = extended_ramp(ramps[0][1], bounds.status)
+                extended = extended_ramp(ramps[0][1], bounds)
                 self._optuna["range_test"].set_user_attr(_extension(combination), asdict(extended))
-                what = f"{bounds.reason} It runs again from {extended.low:g} to {extended.high:g}."
+                where = f"from {extended.low:g} to {extended.high:g}, {extended.steps} steps a ramp"
+                what = f"{bounds.reason.rstrip('.')}. It runs again {where}."
                 self._tell("notice", f"{_range_test_of(combination)}: {what}")
                 self.all_bounds = {}
         if not self.all_bounds:
@@ -854,12 +855,14 @@ def widened_text(widening: Mapping[str, Any]) -> str:
     )
 
 
-def extended_ramp(ramp: Ramp, status: str) -> Ramp:
-    """Where to look when a ramp held no answer: higher where nothing diverged, lower where it began by diverging, and
-    otherwise wider, with as many steps a decade."""
-    if status == "no_divergence":
+def extended_ramp(ramp: Ramp, bounds: LRBounds) -> Ramp:
+    """Where to look when ramps held no sure answer: slower where a fall before the divergence may be lost in the noise,
+    higher where nothing diverged, lower where they began by diverging, and otherwise wider, as many steps a decade."""
+    if bounds.edge_only:
+        return ramp.slower()
+    if bounds.status == "no_divergence":
         return ramp.over(ramp.low, ramp.high * 100)
-    if status == "diverged_at_start":
+    if bounds.status == "diverged_at_start":
         return ramp.over(ramp.low / 1e4, ramp.low * 10)
     return ramp.over(ramp.low / 10, ramp.high * 10)
 

@@ -5,8 +5,9 @@ kinds.
 
 Per workload, `NAME.csv` has one line for a training (schedule in its default shape, LR, seed) with the validation loss
 before the first step and at each tenth of the way, and `NAME.npz` the training losses of LR range tests: tune-lr's own
-default ramp and those of its peers, 20 seeds each. A plain loop on one thread, nothing of Ray or ColossalAI; the LRs
-come from `tune_lr.lr_schedules`, the optimizers from `tune_lr.optimizers`.
+default ramp and those of its peers, 20 seeds each, and tune-lr's slower one where its first shows the edge alone. A
+plain loop on one thread, nothing of Ray or ColossalAI; the LRs come from `tune_lr.lr_schedules`, the optimizers from
+`tune_lr.optimizers`.
 
 It goes on where it was stopped, at any moment. In stages, so that the files are of use early: one seed everywhere; the
 ramps; the other seeds; then 12 more seeds for each schedule's three best LRs, and for all within 15 % of its best. To
@@ -28,6 +29,7 @@ from landscape import FOLDER, POINTS, RAMP_SEEDS, RAMPS, SCHEDULES, SEARCH_SEEDS
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tune_lr.lr_range_test import find_lr_bounds
 from tune_lr.lr_schedules import make_lr_schedule
 from tune_lr.optimizers import cycles_momentum, make_optimizer
 from tune_lr.workloads.digits import digits
@@ -370,26 +372,38 @@ def append_cell(work: Work, key: tuple[str, float, int], values: list[float]) ->
         csv.writer(file, lineterminator="\n").writerow(row)
 
 
-def ramp_seed(work: Work, seed: int) -> None:
-    """Adds the four range tests of one seed."""
-    path = FOLDER / f"{work.name}.npz"
-    rows = read_ramps(work)
-    for ramp, lrs in RAMPS.items():
-        losses, _ = descend(work, seed, lrs.tolist(), [None] * len(lrs), set())
-        row = np.full((1, len(lrs)), np.nan, dtype=np.float32)
-        row[0, : len(losses)] = [float(f"{loss:.5g}") for loss in losses]
-        rows[ramp] = np.concatenate([rows[ramp], row])
+def run_ramp(work: Work, ramp: str, seed: int) -> None:
+    """Adds the range test of one seed."""
+    path, lrs, rows = FOLDER / f"{work.name}.npz", RAMPS[ramp], read_ramps(work)
+    losses, _ = descend(work, seed, lrs.tolist(), [None] * len(lrs), set())
+    row = np.full((1, len(lrs)), np.nan, dtype=np.float32)
+    row[0, : len(losses)] = [float(f"{loss:.5g}") for loss in losses]
+    rows[ramp] = np.concatenate([rows[ramp], row])
     with open(f"{path}.new", "wb") as file:
-        np.savez_compressed(file, **rows)
+        np.savez_compressed(file, **{name: losses for name, losses in rows.items() if len(losses)})
     os.replace(f"{path}.new", path)
 
 
 def read_ramps(work: Work) -> dict[str, np.ndarray]:
     path = FOLDER / f"{work.name}.npz"
-    if not path.exists():
-        return {ramp: np.empty((0, len(lrs)), dtype=np.float32) for ramp, lrs in RAMPS.items()}
-    with np.load(path) as file:
-        return {ramp: file[ramp] for ramp in RAMPS}
+    rows = {ramp: np.empty((0, len(lrs)), dtype=np.float32) for ramp, lrs in RAMPS.items()}
+    if path.exists():
+        with np.load(path) as file:
+            rows.update(file)
+    return rows
+
+
+def missing_ramp(work: Work) -> tuple[str, int] | None:
+    """The next ramp and its seed. The slower ones are wanted where the first three show the edge alone."""
+    rows = read_ramps(work)
+    for ramp, there in rows.items():
+        if len(there) < len(RAMP_SEEDS) and (ramp != "tune_lr_slower" or edge_only(rows["tune_lr"][:3])):
+            return ramp, RAMP_SEEDS[len(there)]
+    return None
+
+
+def edge_only(ramps: np.ndarray) -> bool:
+    return find_lr_bounds([(RAMPS["tune_lr"], losses) for losses in ramps]).edge_only
 
 
 # --- what to do next
@@ -458,10 +472,10 @@ def main() -> None:
         for work in works:
             started, cpu, trained = time.monotonic(), time.process_time(), 0
             if stage is None:
-                for seed in RAMP_SEEDS[len(read_ramps(work)["tune_lr"]) :]:
+                while (missing := missing_ramp(work)) is not None:
                     if time.monotonic() > ends:
                         return
-                    ramp_seed(work, seed)
+                    run_ramp(work, *missing)
                     trained += 1
             else:
                 # What is wanted may grow with what was found.
