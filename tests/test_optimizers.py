@@ -1,5 +1,6 @@
 """Optimizers by name: what is found, what is refused and why, and whether each follows the LR of every step."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
 
-from simulated import FACTS, FIXED_LR, config_of, execute, open_study
+from simulated import FACTS, FIXED_LR, config_of, execute, open_study, train
 from toy import regression
 from tune_lr.best import best_of
 from tune_lr.checks import check_task
@@ -265,8 +266,8 @@ def test_the_code_in_best_yaml_builds_the_optimizer_that_was_used(name: str, tmp
             confirm={"top": 0, "seeds": 1},
         ),
     )  # fmt: skip
-    execute(study)
-    study.facts = {**FACTS, "optimizer": type(used).__name__, "cycles_momentum": cycles_momentum(used)}
+    facts = {**FACTS, "optimizer": type(used).__name__, "cycles_momentum": cycles_momentum(used)}
+    execute(study, train=lambda spec, config: (replace(report, facts=facts) for report in train(spec, config)))
     best = best_of(study)
     names: dict[str, Any] = {"model": nn.Linear(2, 1)}
     exec(best["code"], names)
