@@ -61,9 +61,9 @@ SEARCHES = ("search", "widened")  # those that propose and prune; the second one
 PENALTY = 1e30
 # All search trials share the study's seed. Ramps and confirmations are fresh, and never meet each other's.
 RAMP_SEEDS, CONFIRM_SEEDS = 1, 1001
-# Half-way the best LR is looked at: nearer to a bound than this share of the range, in decades, it has the range go on
-# beyond that bound by this factor. The best of fewer trials lies anywhere.
-EDGE, WIDENED_BY, ENOUGH = 0.1, 10**0.5, 8
+# Half-way, and after so many trials at least, the best LR is looked at: nearer to a bound than this share of the range,
+# in decades, it has the range go on beyond that bound by this factor.
+LOOK_AFTER, EDGE, WIDENED_BY = 8, 0.1, 10**0.5
 TEST = -1  # the number of the pass over the test data, which is no trial
 
 
@@ -144,7 +144,7 @@ class Study:
         self._finalists: list[int] | None = None  # so far
         self._announced = ("", 0)
         self._first = math.inf  # when the first trial started
-        self._steps: Counter[str] = Counter()  # by phase, of the trials that have ended; by their samples
+        self._steps: dict[str, float] = dict.fromkeys(PHASES, 0.0)  # by phase, of the trials that have ended; by their samples
         self._seconds: dict[str, float] = dict.fromkeys(PHASES, 0.0)
         self._most_slots = 1
         self._clock, self._began = clock, clock()
@@ -495,14 +495,12 @@ class Study:
     def _look_at_the_edges(self) -> None:
         """Half-way through the search, once: where the best LR lies near a bound that the range test has set, the range
         goes on beyond it. Not where several combinations have bounds of their own."""
-        if self._widening is not None or self._share_of_search() < 0.5 or not self._remaining("search"):
+        if self._widening is not None or self._ended() < LOOK_AFTER or not 0.5 <= self._share_of_search() < 1:
             return
         if self.config.combinations != [NOTHING_ELSE]:
             return
         found, how, metric = self.bounds, self.config.parameters.lr, self.config.metric
         searched = [row for row in self.rows() if row.phase == "search" and not row.label]
-        if len(searched) < ENOUGH:
-            return
         best = next(iter(rank_search(searched, metric.name, metric.goal)), None)
         widening: dict[str, Any] = {"after": len(searched)}
         if best is not None and found is not None and found.low is not None and found.high is not None:
@@ -630,8 +628,8 @@ class Study:
         if budget.seconds is not None:
             rounds = sum(math.ceil(number / self._most_slots) for number in trials)
             return self.elapsed() + rounds * self._full_training_s() <= budget.seconds
-        running = sum(round(entry.spec.max_steps * self._weight(entry.spec)) for entry in self._open.values())
-        return self._steps.total() + running + sum(trials) * full <= (budget.steps(full) or 0)
+        running = sum(entry.spec.max_steps * self._weight(entry.spec) for entry in self._open.values())
+        return sum(self._steps.values()) + running + sum(trials) * full <= (budget.steps(full) or 0)
 
     def _full_training_s(self) -> float:
         """As trainings have gone so far; before them, as ramps have."""
@@ -656,10 +654,14 @@ class Study:
         rounds = int((budget.seconds - self._ramps_until) / 2 / full_s)
         return confirmation_within(max(0, rounds) * self._most_slots, confirm.top, confirm.seeds)
 
+    def _ended(self) -> int:
+        """How many trials of the search have, without the fixed ones."""
+        asked = sum(self._asked[ledger] for ledger in SEARCHES)
+        return asked - sum(entry.ledger in SEARCHES for entry in self._open.values())
+
     def _share_of_search(self) -> float:
         """How much of the search is over, from 0 to 1."""
-        asked = sum(self._asked[ledger] for ledger in SEARCHES)
-        ended = asked - sum(entry.ledger in SEARCHES for entry in self._open.values())
+        ended = self._ended()
         budget, (top, seeds), full = self.config.spending, self._confirmation(), self.config.max_steps
         shares = [ended / max(1, self.config.num_trials)]
         if budget is not None and budget.seconds is not None:
@@ -724,7 +726,7 @@ class Study:
 
     def full_trainings(self) -> float:
         """As many as all trials have taken, by their samples."""
-        return self._steps.total() / self.config.max_steps
+        return sum(self._steps.values()) / self.config.max_steps
 
     def _weight(self, spec: TrialSpec) -> float:
         """Of a step of that trial, in steps with the study's own batch size."""
@@ -788,7 +790,7 @@ class Study:
     def _keep(self, spec: TrialSpec, outcome: dict[str, Any]) -> None:
         self._specs[spec.number], self._outcomes[spec.number] = spec, outcome
         self._first = min(self._first, outcome["started"])
-        self._steps[spec.phase] += round(outcome["steps"] * self._weight(spec))
+        self._steps[spec.phase] += outcome["steps"] * self._weight(spec)
         self._seconds[spec.phase] += outcome["duration_s"]
         self._most_slots = max(self._most_slots, outcome["slot"] + 1)
         if spec.phase == "range_test":
