@@ -44,13 +44,14 @@ class Shifted(study.Study):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repetitions", type=int, default=10)
+    parser.add_argument("--shifts", type=float, nargs="+", default=SHIFTS, help="decades")
     parser.add_argument("--only", nargs="+", choices=names(), default=names(), help="these workloads")
     options = parser.parse_args()
     search_efficiency.Study = Shifted
     edge = study.EDGE
     print("| bounds off by, decades | regret | 90th | trainings | with widening: regret | 90th | trainings | widened |")
     print("|---|---|---|---|---|---|---|---|")
-    for decades in SHIFTS:
+    for decades in options.shifts:
         Shifted.decades, cells = decades, []
         for study.EDGE in (0.0, edge):
             Shifted.widened_ones, regrets, trainings = 0, [], []

@@ -13,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from tune_lr.budget import SECONDS
 from tune_lr.config import UNLIMITED, Config
 from tune_lr.lr_range_test import LRBounds
 from tune_lr.lr_schedules import ScheduleSpec, curve, make_lr_schedule
@@ -376,13 +377,14 @@ def show_outcome(console: Console, outcome: "Outcome") -> None:
 def _ledger(study: "Study", full_trainings: float) -> list[tuple[str, str]]:
     """What the study has spent, and on what."""
     steps, saved, config = study.steps_by_phase(), study.steps_saved(), study.config
-    parts = ", ".join(f"{TITLES[phase]} {taken:,}" for phase, taken in steps.items())
+    parts = ", ".join(f"{TITLES[phase]} {taken:,}" for phase, taken in steps.items() if taken)
     lines = [("steps", f"{sum(steps.values()):,}, as many as {full_trainings} full trainings: {parts}")]
     if any(saved.values()):
         lines.append(("saved", f"{saved['pruned']:,} by pruning, {saved['diverged']:,} by ending what diverged"))
     if config.budget:
-        used = f"{full_trainings:g}x" if config.spending and config.spending.trainings else _duration(study.elapsed())
-        lines.append(("budget", f"{used} of {config.budget} used"))
+        unit = config.budget.strip()[-1]
+        used = full_trainings if unit == "x" else round(study.elapsed() / SECONDS[unit], 1)
+        lines.append(("budget", f"{used:g}{unit} of {config.budget} used"))
     return lines
 
 
