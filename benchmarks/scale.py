@@ -45,7 +45,7 @@ def simulated(trials: int, slots: int) -> None:
         directory = StudyDir(Path(folder) / "study")
         directory.create({})
         print("| trials | ask, ms | reports, ms | in all, ms of CPU | in all, ms | MB |\n|---|---|---|---|---|---|")
-        for number in [count for count in (100, 500, 1000, 2000, 5000, 10000) if count < trials] + [trials]:
+        for number in [count for count in (100, 500) if count < trials] + [trials]:
             if number > WINDOW:
                 costs(directory, random, slots, num_trials=number - WINDOW, sampler="random", top=0)
             ask, told, wall = costs(directory, random, slots, num_trials=number, sampler="tpe", top=0)

@@ -404,7 +404,8 @@ def _finalists(best: Mapping[str, Any], metric: str, goal: str) -> str:
     return (
         '<h3>Finalists</h3><div class="scroll"><table><thead><tr><th>LR schedule</th><th class=n>lr</th>'
         f"<th>parameters</th><th class=n>{escape(metric)}</th><th class=n>95 % interval</th>"
-        f"<th class=n>minus the winner</th><th>over seeds</th></tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+        "<th class=n>minus the winner</th><th>over seeds</th></tr></thead>"
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
         f'<p class="soft">Dot: mean. Line: 95 % interval. Ticks: single seeds. {direction.capitalize()}. '
         "Minus the winner: paired by seed, with an interval that is wide enough to hold for all finalists at once.</p>"
     )

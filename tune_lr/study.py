@@ -144,7 +144,8 @@ class Study:
         self._finalists: list[int] | None = None  # so far
         self._announced = ("", 0)
         self._first = math.inf  # when the first trial started
-        self._steps: dict[str, float] = dict.fromkeys(PHASES, 0.0)  # by phase, of the trials that have ended; by their samples
+        # By phase, of the trials that have ended, by their samples.
+        self._steps: dict[str, float] = dict.fromkeys(PHASES, 0.0)
         self._seconds: dict[str, float] = dict.fromkeys(PHASES, 0.0)
         self._most_slots = 1
         self._clock, self._began = clock, clock()
@@ -647,7 +648,7 @@ class Study:
             top, seeds = self._closed["confirm"]
             return top, seeds
         if budget.seconds is None:
-            return planned_confirmation(self.config, self._steps["range_test"])
+            return planned_confirmation(self.config, math.ceil(self._steps["range_test"]))
         full_s = self._full_training_s()
         if not full_s:
             return confirm.top, confirm.seeds
