@@ -449,9 +449,12 @@ def plot(found: dict[str, list[list[Trace]]], path: Path) -> None:
             continue
         regrets = np.array([[[min(9.0, regret_at(p, n)) for n in trainings] for p in one] for one in traces])
         middle = 100 * np.median(np.median(regrets, axis=1), axis=0)
-        axes.plot(trainings, middle, label=title, linewidth=2.5 if title == "tune-lr" else 1.2)
+        beyond = f" ({middle[-1]:.0f} %)" if middle[-1] > 60 else ""
+        axes.plot(trainings, middle, label=f"{title}{beyond}", linewidth=2.5 if title == "tune-lr" else 1.2)
     axes.set(xscale="log", xlabel="full trainings spent, ramps included", ylabel="above the best, %", ylim=(0, 60))
-    axes.set_xticks([1, 2, 4, 8, 12, 24, 48], [1, 2, 4, 8, 12, 24, 48])
+    axes.set_xlim(1, HORIZON)
+    axes.set_xticks([1, 2, 4, 8, 12, 24], [1, 2, 4, 8, 12, 24])
+    axes.minorticks_off()
     axes.grid(alpha=0.3)
     axes.legend()
     path.parent.mkdir(parents=True, exist_ok=True)
