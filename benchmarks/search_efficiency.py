@@ -48,7 +48,7 @@ from landscapes.landscape import (
     names,
 )
 from peers import valley
-from tune_lr import search_space
+from tune_lr import lr_range_test, search_space
 from tune_lr.config import Config, load_config, parse_config
 from tune_lr.lr_range_test import DivergenceDetector, find_lr_bounds
 from tune_lr.study import Study
@@ -235,12 +235,12 @@ def ours(landscape: Landscape, ramps: dict[str, Array], repetition: int, **chang
 
 def ours_at_one_lr(landscape: Landscape, ramps: dict[str, Array], repetition: int) -> Iterator[Trial]:
     """Ours, which expects the same LR to be best for all schedules."""
-    exponent, search_space.PEAK_EXPONENT = search_space.PEAK_EXPONENT, 0.0
+    pace, lr_range_test.PACE = lr_range_test.PACE, 0.0
     search_space._expected_peak.cache_clear()
     try:
         yield from ours(landscape, ramps, repetition)
     finally:
-        search_space.PEAK_EXPONENT = exponent
+        lr_range_test.PACE = pace
         search_space._expected_peak.cache_clear()
 
 

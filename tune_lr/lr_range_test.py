@@ -209,6 +209,11 @@ class DivergenceDetector:
         return self._diverged
 
 
+def peak_multiplier(mean_factor: float) -> float:
+    """Of the suggestion, for the peak of an LR schedule whose LR is on average that share of it: see `PACE`."""
+    return math.pow(mean_factor, -PACE)
+
+
 @dataclass(frozen=True)
 class LRBounds:
     """What a range test found: the interval worth searching for the peak LR, or why it cannot say.
@@ -246,7 +251,7 @@ class LRBounds:
             raise InputError(f"mean_factor (got {mean_factor}) must be in (0, 1]")
         if self.suggestion is None or self.high is None:
             return None
-        return min(self.high, self.suggestion * math.pow(mean_factor, -PACE))
+        return min(self.high, self.suggestion * peak_multiplier(mean_factor))
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, ready for JSON: tuples become lists; there is no NaN."""

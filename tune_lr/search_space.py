@@ -10,14 +10,10 @@ from typing import Any, Protocol
 
 from tune_lr.config import Combination, Distribution, LRRange, Parameters
 from tune_lr.errors import InputError
-from tune_lr.lr_range_test import LRBounds
+from tune_lr.lr_range_test import LRBounds, peak_multiplier
 from tune_lr.lr_schedules import make_lr_schedule
 from tune_lr.trial import BATCH_SIZE, OPTIMIZER, optimizer_prefix
 
-# The best peak LR of a schedule is about 0.9 times the range test's suggestion, divided by the root of the schedule's
-# mean factor: the longer it stays below its peak, the higher that may be. Chosen on three of the eight workloads in
-# benchmarks/landscapes.
-PEAK, PEAK_EXPONENT = 0.9, -0.5
 # Where the range test abstains, the LR at which its ramps diverged still says something: a suggestion is about a
 # twentieth of that, give or take half a decade.
 OF_DIVERGENCE, TRUST = 0.05, 0.3
@@ -94,8 +90,8 @@ def _expected_peak(name: str, parameters: str, max_steps: int, steps_per_epoch: 
     try:
         schedule = make_lr_schedule(name, json.loads(parameters), max_steps, steps_per_epoch=steps_per_epoch)
     except InputError:  # the worker that trains it will say so
-        return PEAK
-    return float(PEAK * max(schedule.mean_factor(), 1e-3) ** PEAK_EXPONENT)
+        return 1.0
+    return peak_multiplier(max(schedule.mean_factor(), 1e-3))
 
 
 def middle(space: LRRange, bounds: tuple[float, float]) -> float:
