@@ -59,7 +59,7 @@ Array = NDArray[np.float64]
 LOW, HIGH = 1e-5, 10.0
 HORIZON = 30  # full trainings that are looked at; of the methods that may need more, 60 and 300
 TRIALS = 24  # of a whole study
-CHOSEN_ON = ("cnn_bn", "lenet5_momentum", "mlp_adamw")  # the method's constants; the others judge
+CHOSEN_ON = ("cnn_bn", "lenet5_momentum", "mlp_adamw")  # the method's constants, at first; see docs/search.md
 # The steps a trial took; and its configuration and its last loss, where it was completed.
 Trial = tuple[int, tuple[str, float, float] | None]
 Method = Callable[[Landscape, dict[str, Array], int], Iterator[Trial]]

@@ -39,7 +39,7 @@ BEST, LATEST = 50, 200
 LR_NAMES = ("lr", "lr_position")
 
 # All in units in which a third of the trials come closer to the best than UNIT: about the logarithm of a loss. Chosen
-# on three of the eight workloads in benchmarks/landscapes.
+# on the workloads of benchmarks/landscapes; most may be changed by half without a difference there.
 UNIT, CLOSER = 0.15, 1 / 3
 WORST = 0.5
 CURVATURE = 1.0  # of the parabola: what a decade costs
