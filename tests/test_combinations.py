@@ -2,6 +2,7 @@
 compared at equal samples. Whole studies, executed by tests/simulated.py."""
 
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from tune_lr.status import read_status
 from tune_lr.study import Study
 from tune_lr.study_dir import StudyDir, TrialRow
 from tune_lr.terminal import show_outcome, show_plan
+from tune_lr.tracking import curve_rows, report_rows, run_name, x_axis
 from tune_lr.trial import Report, TrialSpec, equal_steps, steps_covered
 
 SIZES = {"values": [128, 64, 256]}
@@ -370,6 +372,17 @@ def test_the_plan_says_what_is_combined() -> None:
     )
     assert "steps of a full trial with batches of each size: 8 of 128, 16 of 64, 4 of 256" in shown.getvalue()
     assert "1,904 at most with batches of 128, or as many samples" in shown.getvalue()
+
+
+def test_in_wandb_curves_are_over_samples_whether_told_or_synced() -> None:
+    spec = TrialSpec(1, "search", 0, 16, lr=0.1, lr_schedule="cosine", optimizer={"name": "adamw"}, batch_size=64)
+    rows = report_rows(spec, Report(2, ((1, 0.1, 2.0), (2, 0.1, 1.5)), {"val_loss": 1.0}))
+    assert [row["train/samples"] for row in rows] == [64, 128]
+    assert rows == curve_rows(
+        spec, {"step": [1, 2], "lr": [0.1, 0.1], "train_loss": [2.0, 1.5], "val_loss": [math.nan, 1.0]}
+    )
+    assert run_name(spec) == "cosine lr=0.1, adamw, batch 64 #1"
+    assert (x_axis(both()), x_axis(config_of())) == ("train/samples", "train/step")
 
 
 def test_optuna_sees_the_arguments_of_the_chosen_optimizer_alone(tmp_path: Path) -> None:
