@@ -25,9 +25,8 @@ from simulated import (
     train,
 )
 from tune_lr.config import Config
-from tune_lr.lr_range_test import LRBounds
 from tune_lr.sampler import BEST, LATEST, Point, expected_improvement
-from tune_lr.search_space import Draw, expected_lr, suggested_lr
+from tune_lr.search_space import EDGE_TRUST, Draw, expected_lr, suggested_lr
 from tune_lr.trial import Report, TrialSpec
 
 SIX = {name: {} for name in ("constant", "step", "exponential", "cosine", "onecycle", "cyclic")}
@@ -197,23 +196,17 @@ def test_the_longer_a_schedule_stays_below_its_peak_the_higher_that_is_expected_
     assert peak("exponential", gamma_per_epoch=0.9) > 0
 
 
-def test_where_the_range_test_abstains_the_divergence_of_its_ramps_stands_in_for_a_suggestion(tmp_path: Path) -> None:
-    def bounds(suggestion: float | None, divergence_lrs: tuple[float, ...]) -> LRBounds:
-        status = "ok" if suggestion else "no_descent"
-        return LRBounds(suggestion, suggestion, suggestion, status, "", 1, divergence_lrs=divergence_lrs)
-
-    assert suggested_lr(bounds(0.1, (3.0,))) == (0.1, 1.0)
-    guess, trust = suggested_lr(bounds(None, (1.0, 3.0, 2.0)))
-    assert guess is not None and 0.01 < guess < 1.0 and 0 < trust < 1
-    assert suggested_lr(bounds(None, ())) == (None, 0.0)
-
-    def abstains(spec: TrialSpec, config: Config) -> Iterator[Report]:
+def test_a_suggestion_that_follows_from_the_divergence_alone_is_trusted_less(tmp_path: Path) -> None:
+    def noise_and_an_end(spec: TrialSpec, config: Config) -> Iterator[Report]:
         if spec.ramp is None:
             return train(spec, config)
         return ramp(spec, lambda lr, seed: math.nan if lr > DIVERGES_AT else 2.3 + 0.1 * noise(lr, seed))
 
     study = open_study(tmp_path, config_of(**SEARCH))
-    execute(study, train=abstains)
-    assert study.bounds is not None and study.bounds.status == "no_descent"
+    execute(study, train=noise_and_an_end)
+    assert study.bounds is not None and study.bounds.edge_only
+    assert suggested_lr(study.bounds) == (study.bounds.suggestion, EDGE_TRUST)
+    assert suggested_lr(replace(study.bounds, edge_only=False)) == (study.bounds.suggestion, 1.0)
+    assert suggested_lr(replace(study.bounds, suggestion=None)) == (None, 0.0)
     first = next(row for row in study.rows() if row.phase == "search")
     assert DIVERGES_AT / 200 < first.lr < DIVERGES_AT

@@ -93,7 +93,7 @@ def test_a_slot_whose_own_actor_dies_is_replaced_and_its_trial_runs_again(tmp_pa
     def harm(trial: object, report: object) -> None:
         if trial.phase == "search" and report.step == 10 and not killed:  # type: ignore[attr-defined]
             for process in psutil.process_iter(["cmdline"]):
-                if "SlotTrainable" in " ".join(process.info["cmdline"] or []):
+                if "Trainable" in " ".join(process.info["cmdline"] or []):
                     killed.append(process.pid)
                     process.kill()
 

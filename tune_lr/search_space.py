@@ -5,7 +5,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from statistics import median
 from typing import Any, Protocol
 
 from tune_lr.config import Combination, Distribution, LRRange, Parameters
@@ -14,9 +13,8 @@ from tune_lr.lr_range_test import LRBounds, peak_multiplier
 from tune_lr.lr_schedules import make_lr_schedule
 from tune_lr.trial import BATCH_SIZE, OPTIMIZER, optimizer_prefix
 
-# Where the range test abstains, the LR at which its ramps diverged still says something: a suggestion is about a
-# twentieth of that, give or take half a decade.
-OF_DIVERGENCE, TRUST = 0.05, 0.3
+# How far a suggestion is to be trusted that follows from the LR at which the ramps diverged, and from nothing else.
+EDGE_TRUST = 0.3
 NOTHING_ELSE = Combination()  # neither batch sizes nor optimizers are searched
 
 
@@ -71,12 +69,10 @@ def draw(
 
 
 def suggested_lr(bounds: LRBounds) -> tuple[float | None, float]:
-    """The range test's suggestion, or what stands in for it, and how far it is to be trusted, 0 to 1."""
-    if bounds.suggestion is not None:
-        return bounds.suggestion, 1.0
-    if bounds.divergence_lrs:
-        return OF_DIVERGENCE * median(bounds.divergence_lrs), TRUST
-    return None, 0.0
+    """The range test's suggestion, and how far it is to be trusted, 0 to 1."""
+    if bounds.suggestion is None:
+        return None, 0.0
+    return bounds.suggestion, EDGE_TRUST if bounds.edge_only else 1.0
 
 
 def expected_lr(drawn: Draw, suggestion: float, max_steps: int, steps_per_epoch: int | None) -> float:

@@ -163,6 +163,7 @@ class WorkerGroup:
         self._pending: list[ray.ObjectRef[Any]] = []  # calls whose failure is still to be noticed
         self._processes: list[ray.ObjectRef[Any]] = []
         self._progress: dict[int, int] = {}  # of the ranks that have answered
+        self._starting = True  # until they have answered for the first time
 
     def start(self, trial: TrialSpec) -> None:
         """Starts the processes and lets them form a group; `trial` is what they check the workload for."""
@@ -197,7 +198,7 @@ class WorkerGroup:
 
     def wait(self, calls: "Sequence[ray.ObjectRef[T]]") -> list[T]:
         """Waits for what the ranks answer. Raises WorkerLost, SlotLost, or InputError for a mistake of the user's."""
-        timeout = self._task.timeout_s + (START_TIMEOUT_S if self._pending else 0.0)
+        timeout = self._task.timeout_s + (START_TIMEOUT_S if self._starting else 0.0)
         waiting: list[Any] = [*self._pending, *calls]
         answers: dict[Any, Any] = {}
         while waiting:
@@ -212,7 +213,7 @@ class WorkerGroup:
             except ray.exceptions.RayError as error:
                 what = f"a worker died ({type(error).__name__})"
                 raise WorkerLost(what, preempted=_is_preempted(error)) from None
-        self._pending = []
+        self._pending, self._starting = [], False
         return [answers[call] for call in calls]
 
     def _first_of(self, waiting: list[Any], timeout: float) -> tuple[list[Any], list[Any]]:
@@ -226,7 +227,8 @@ class WorkerGroup:
             if not self._placement_group.wait(1):
                 raise SlotLost("a node has left, and no other has room for its workers")
             if self._gets_on():
-                deadline = max(deadline, time.monotonic() + self._task.timeout_s)
+                timeout = self._task.timeout_s
+                deadline = time.monotonic() + timeout
             elif time.monotonic() >= deadline:
                 raise WorkerLost(f"no step within {timeout:.0f} s")
 

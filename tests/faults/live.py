@@ -5,7 +5,8 @@ import random
 import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,16 @@ def redone(study: Study, trials: int, retries: int) -> int:
     return steps
 
 
+def all_gone_after_a_kill(children: Sequence[psutil.Process]) -> tuple[float, float]:
+    """I4, where a driver has ended at once: seconds until nothing was left but Ray's two agents, which hold nothing and
+    wait for what was killed with the driver; and until these were gone."""
+    agents = []
+    for child in children:
+        with suppress(psutil.NoSuchProcess):
+            agents += [child] * ("Agent" in child.name())
+    return all_gone([child for child in children if child not in agents]), all_gone(agents, 90.0)
+
+
 # --- rows 1 and 2 -----------------------------------------------------------------------------------------------------
 
 
@@ -71,7 +82,7 @@ def kill_actors(folder: Path, count: int) -> Held:
     def actor(study: Study, event: Event) -> int:
         raylet = psutil.Process(event.pid).parent()
         assert raylet is not None
-        (found,) = [child.pid for child in raylet.children() if "SlotTrainable" in " ".join(child.cmdline())]
+        (found,) = [child.pid for child in raylet.children() if "Trainable" in " ".join(child.cmdline())]
         return found
 
     return _kill_workers(folder, count, SLOT_LOST, actor)
@@ -148,13 +159,9 @@ def kill_ray_drivers(folder: Path, count: int) -> Held:
     for kill in range(count):
         wait_for(lambda: finished_and_running(study.directory.journal)[0] > 2 * kill, 200, "a trial's end")  # noqa: B023
         children = children_of(process)
-        agents = [child for child in children if "Agent" in child.name()]
         end_when(process, study.directory.journal, 2 * kill + 1)
         process.communicate()
-        gone = max(gone, all_gone([child for child in children if child not in agents]))
-        idle = max(
-            idle, all_gone(agents, 90.0)
-        )  # Ray's; they hold nothing, and wait for what was killed with the driver
+        gone, idle = map(max, (gone, idle), all_gone_after_a_kill(children))
         process = study.resume()
     children = children_of(process)
     finished(process, 0)
@@ -202,7 +209,7 @@ def interrupt(folder: Path, count: int) -> Held:
             twice = max(twice, _end(study, process, signal.SIGINT, 130, 5.0))
         else:
             once = max(once, _end(study, process, signal.SIGINT, 130, 15.0))
-        all_gone(children)
+        all_gone_after_a_kill(children)
         process = study.resume()
     finished(process, 0)
     check_same_curves(study, check_rows(study, 2))
