@@ -23,7 +23,7 @@ TOY: dict[str, Any] = {
     "max_steps": 40,
     "report_every": 10,
     "num_trials": 8,
-    "range_test": {"low": 1e-4, "high": 100.0, "steps": 120, "replicates": 2},
+    "range_test": {"low": 1e-4, "high": 100.0, "steps": 240, "replicates": 2},
     "pruner": {"name": "asha", "min_steps": 10, "reduction_factor": 2},
     "confirm": {"top": 2, "seeds": 2},
     "optimizer": {"name": "sgd"},

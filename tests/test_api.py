@@ -5,7 +5,6 @@ import math
 from pathlib import Path
 
 import pytest
-import yaml
 from safetensors.torch import load_file
 
 import toy
@@ -13,12 +12,10 @@ import tune_lr
 from conftest import Finished
 from studies import TOY
 from tune_lr.api import final_training, training_name
-from tune_lr.config import parse_config
+from tune_lr.config import load_config, parse_config
 from tune_lr.errors import InputError, NoAnswerError, ResourceError
 from tune_lr.search import create
 from tune_lr.study_dir import StudyDir
-
-SPACES = Path(__file__).resolve().parent.parent / "search_spaces"
 
 
 def test_a_study_of_digits_and_its_final_training_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,7 +26,7 @@ def test_a_study_of_digits_and_its_final_training_from_python(tmp_path: Path, mo
         **{"range_test.steps": 120, "range_test.replicates": 1, "confirm": {"top": 1, "seeds": 2}},
         "scaling.max_concurrent": 1,
     }
-    space = {**yaml.safe_load((SPACES / "digits.yaml").read_text()), "workload": toy.digits}
+    space = {**load_config("digits").to_dict(), "workload": toy.digits}
     result = tune_lr.search(space, name="mine", out=tmp_path, settings=settings, wandb="disabled")
     assert result.path == tmp_path / "mine" and result.best is not None
     assert result.bounds is not None and result.bounds.status == "ok"

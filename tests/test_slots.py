@@ -52,6 +52,7 @@ def test_four_slots_on_two_nodes_stay_warm_through_all_phases(tmp_path: Path, mo
 def test_a_killed_and_a_stopped_rank_change_no_result_and_cost_no_slot(tmp_path: Path) -> None:
     space = toy(
         num_trials=5,
+        parameters={**toy()["parameters"], "lr": {"min": 0.01, "max": 0.1}},
         workload_args={"dropout": 0.2},
         scaling={"workers_per_trial": 2, "max_concurrent": 1, "timeout_s": 6},
     )
