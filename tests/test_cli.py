@@ -397,7 +397,13 @@ def test_a_search_cannot_be_shortened_by_resume(capsys: pytest.CaptureFixture[st
     ("setting", "expected"),
     [
         ("optimizer.name=sdg", "error: optimizer.name: no such optimizer (got 'sdg'); did you mean 'sgd'?"),
-        ("scaling.workers_per_trial=64", "error: the cluster cannot hold one trial: it wants 64 workers of 1 CPU each"),
+        pytest.param(
+            *(
+                "scaling.workers_per_trial=64",
+                "error: the cluster cannot hold one trial: it wants 64 workers of 1 CPU each",
+            ),
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_what_a_worker_finds_wrong_ends_the_study_in_one_line(setting: str, expected: str, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from studies import Recorder, run_study, toy
-from tune_lr.trial import Report
+from tune_lr.trial import Report, TrialSpec
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 
@@ -50,41 +50,36 @@ def test_four_slots_on_two_nodes_stay_warm_through_all_phases(tmp_path: Path, mo
 
 
 def test_a_killed_and_a_stopped_rank_change_no_result_and_cost_no_slot(tmp_path: Path) -> None:
+    """Three trials of one configuration and one seed: the first is left in peace."""
+    labels = ("calm", "killed", "stopped")
     space = toy(
-        num_trials=5,
-        parameters={**toy()["parameters"], "lr": {"min": 0.01, "max": 0.1}},
+        num_trials=0,
+        fixed=[{"label": label, "lr_schedule": "cosine", "lr": 0.05} for label in labels],
+        confirm={"top": 0, "seeds": 1},
         workload_args={"dropout": 0.2},
         scaling={"workers_per_trial": 2, "max_concurrent": 1, "timeout_s": 6},
+        checkpoints={"every_steps": 10},
     )
-    calm = run_study(tmp_path / "calm", space)
-    hurt: dict[int, int] = {}
+    del space["parameters"]
+    hurt: dict[str, int] = {}
 
-    def harm(trial: object, report: object) -> None:
-        """SIGKILL one rank in the first confirmation, SIGSTOP one in the second, each in the middle of it."""
-        number, step, worker = trial.number, report.step, report.worker  # type: ignore[attr-defined]
-        if trial.phase == "confirm" and len(hurt) < 2 and number not in hurt and step == 20:  # type: ignore[attr-defined]
-            hurt[number] = int(worker.partition(":")[2].split(",")[1])
-            os.kill(hurt[number], signal.SIGKILL if len(hurt) == 1 else signal.SIGSTOP)
+    def harm(trial: TrialSpec, report: Report) -> None:
+        """SIGKILL one rank in the second trial, SIGSTOP one in the third, each in the middle of it."""
+        if trial.label != "calm" and trial.label not in hurt and report.step == 20:
+            hurt[trial.label] = int(report.worker.partition(":")[2].split(",")[1])
+            os.kill(hurt[trial.label], signal.SIGKILL if trial.label == "killed" else signal.SIGSTOP)
 
     recorder = Recorder(harm)
-    stormy = run_study(tmp_path / "stormy", {**space, "checkpoints": {"every_steps": 10}}, recorder)
+    study = run_study(tmp_path / "study", space, recorder)
     assert len(hurt) == 2 and len(recorder.notices) == 2, recorder.notices
     assert all("it went on from its checkpoint at step 10" in notice for notice in recorder.notices)
     assert "no step within 6 s" in recorder.notices[1]
     assert len(recorder.workers) == 3  # one group, replaced twice
     assert not any(psutil.pid_exists(pid) for pid in hurt.values())
-    for a, b in zip(calm.study.rows(), stormy.study.rows(), strict=True):
-        assert (a.number, a.state, a.lr, a.parameters, a.steps, a.metrics) == (
-            b.number,
-            b.state,
-            b.lr,
-            b.parameters,
-            b.steps,
-            b.metrics,
-        )
-        if a.phase != "range_test":
-            path = f"trials/{a.number:04d}/curve.csv"
-            assert (calm.directory.root / path).read_text() == (stormy.directory.root / path).read_text()
+    rows = study.study.rows()
+    assert [(row.label, row.state) for row in rows] == [(label, "complete") for label in labels]
+    assert len({(row.steps, str(row.metrics)) for row in rows}) == 1
+    assert len({study.directory.curve(row.number).read_text() for row in rows}) == 1
 
 
 @pytest.mark.long
