@@ -398,10 +398,8 @@ def test_a_search_cannot_be_shortened_by_resume(capsys: pytest.CaptureFixture[st
     [
         ("optimizer.name=sdg", "error: optimizer.name: no such optimizer (got 'sdg'); did you mean 'sgd'?"),
         pytest.param(
-            *(
-                "scaling.workers_per_trial=64",
-                "error: the cluster cannot hold one trial: it wants 64 workers of 1 CPU each",
-            ),
+            "scaling.workers_per_trial=64",
+            "error: the cluster cannot hold one trial: it wants 64 workers of 1 CPU each",
             marks=pytest.mark.long,
         ),
     ],
