@@ -27,7 +27,7 @@ from simulated import (
 )
 from tune_lr.config import Config
 from tune_lr.sampler import BEST, LATEST, Point, expected_improvement
-from tune_lr.search_space import EDGE_TRUST, Draw, expected_lr, suggested_lr
+from tune_lr.search_space import EDGE_TRUST, PEAK, Draw, expected_lr, suggested_lr
 from tune_lr.trial import Report, TrialSpec
 
 SIX = {name: {} for name in ("constant", "step", "exponential", "cosine", "onecycle", "cyclic")}
@@ -190,7 +190,7 @@ def test_the_longer_a_schedule_stays_below_its_peak_the_higher_that_is_expected_
     def peak(name: str, **parameters: Any) -> float:
         return expected_lr(Draw(0.0, name, parameters), 0.1, 310, None)
 
-    assert peak("constant") == pytest.approx(0.1)
+    assert peak("constant") == pytest.approx(0.1 * PEAK)
     assert peak("constant") < peak("cosine") < peak("exponential", final_factor=0.01)
     assert peak("exponential", final_factor=0.1) < peak("exponential", final_factor=0.001)
     assert peak("cosine") == pytest.approx(expected_lr(Draw(0.0, "cosine", {}), 0.1, 5000, None), rel=0.02)
