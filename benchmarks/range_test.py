@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from landscapes.landscape import RAMPS, SCHEDULES, Landscape, load, load_ramps, names
 from peers import PEERS
 from tune_lr.lr_range_test import PACE, DivergenceDetector, LRBounds, find_lr_bounds
-from tune_lr.lr_schedules import curve, make_lr_schedule
+from tune_lr.lr_schedules import make_lr_schedule
 
 Array = NDArray[np.float64]
 Answer = LRBounds | float | None  # what a tool says: ours bounds, the others an LR or nothing
@@ -85,7 +85,7 @@ def suggestions(given: list[Answer], lr_schedule: str = "constant") -> Array:
 @cache
 def mean_factor(lr_schedule: str) -> float:
     """The mean LR of a schedule in its default shape, as a part of its peak."""
-    return float(curve(make_lr_schedule(lr_schedule, {}, 1000), 1.0).mean())
+    return make_lr_schedule(lr_schedule, {}, 1000).mean_factor()
 
 
 def holds(landscape: Landscape, bounds: LRBounds) -> bool:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from overhead import TINY
 from tune_lr.config import Config, load_config
 from tune_lr.study import Study
 from tune_lr.study_dir import StudyDir
@@ -102,17 +103,6 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-WORKLOAD = """
-import torch
-from torch.utils.data import TensorDataset
-from tune_lr import Workload
-
-def make_workload():
-    x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
-    data = TensorDataset(x, x.sum(1, keepdim=True))
-    loss = lambda outputs, batch: torch.nn.functional.mse_loss(outputs, batch[1])
-    return Workload(model=lambda: torch.nn.Linear(4, 1), train_data=data, val_data=data, criterion=loss, batch_size=32)
-"""
 SPACE = """
 workload: tiny:make_workload
 max_steps: 2
@@ -130,7 +120,7 @@ def through_ray(trials: int) -> None:
     from tune_lr.cli import main
 
     with tempfile.TemporaryDirectory() as scratch:
-        Path(scratch, "tiny.py").write_text(WORKLOAD)
+        Path(scratch, "tiny.py").write_text(TINY)
         Path(scratch, "space.yaml").write_text(f"{SPACE}num_trials: {trials}\n")
         where = ["--out", scratch, "--name", "study", "--wandb", "disabled"]
         assert main(["search", f"{scratch}/space.yaml", *where]) == 0
