@@ -414,9 +414,9 @@ def _steps(series: Sequence[Series], shown: Sequence[Shown]) -> Axis:
 
 
 def _reads_leftwards(one: Axis, x: float, label: str) -> bool:
-    """Where the text of a mark goes: out of the band, the suggestion's into it, unless that is off the chart."""
+    """Where the text of a mark goes: out of the band, unless that is off the chart."""
     place = math.log(x / one.low) / math.log(one.high / one.low) if one.log else (x - one.low) / (one.high - one.low)
-    return place > (0.66 if "suggestion" in label else 0.6) or (label.startswith("low") and place > 0.15)
+    return place > 0.6 or (label.startswith("low") and place > 0.15)
 
 
 # --- drawn by the report's page -----------------------------------------------------------------------------------

@@ -379,8 +379,9 @@ def _ledger(study: "Study", full_trainings: float) -> list[tuple[str, str]]:
     steps, saved, config = study.steps_by_phase(), study.steps_saved(), study.config
     parts = ", ".join(f"{TITLES[phase]} {taken:,}" for phase, taken in steps.items() if taken)
     lines = [("steps", f"{sum(steps.values()):,}, as many as {full_trainings} full trainings: {parts}")]
-    if any(saved.values()):
-        lines.append(("saved", f"{saved['pruned']:,} by pruning, {saved['diverged']:,} by ending what diverged"))
+    spared = {"by pruning": saved["pruned"], "by ending what diverged": saved["diverged"]}
+    if any(spared.values()):
+        lines.append(("saved", ", ".join(f"{number:,} {how}" for how, number in spared.items() if number)))
     if config.budget:
         unit = config.budget.strip()[-1]
         used = full_trainings if unit == "x" else round(study.elapsed() / SECONDS[unit], 1)
