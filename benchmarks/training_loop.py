@@ -12,7 +12,6 @@
 
 import argparse
 import json
-import os
 import socket
 import sys
 import time
@@ -109,7 +108,6 @@ def free_port() -> int:
 
 
 def launch(rank: int, world: int, port: int) -> None:
-    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
     import torch
 
     from tune_lr import colossal

@@ -12,9 +12,7 @@ import pytest
 from studies import free_port, tune_lr
 from tune_lr.study_dir import StudyDir
 
-# TorchInductor's compile processes would cost each process that imports ColossalAI seconds; torch reads this when it is
-# imported.
-os.environ.update(RAY_USAGE_STATS_ENABLED="0", WANDB_SILENT="true", TORCHINDUCTOR_COMPILE_THREADS="1")
+os.environ.update(RAY_USAGE_STATS_ENABLED="0", WANDB_SILENT="true")
 sys.path.insert(0, str(Path(__file__).parent))
 
 

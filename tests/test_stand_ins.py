@@ -1,6 +1,7 @@
 """Packages that are left out of an import come back afterwards, and nobody is taken in."""
 
 import importlib
+import subprocess
 import sys
 
 import pytest
@@ -65,3 +66,28 @@ def test_colossalai_recognises_a_model_of_peft_that_is_imported_after_it() -> No
 
     model = get_peft_model(nn.Sequential(nn.Linear(2, 2)), LoraConfig(target_modules=["0"]))  # type: ignore[arg-type]
     assert type(colossal.ModelWrapper(model).unwrap()).__name__ == "PeftUnwrapMixin"
+
+
+def test_what_is_decorated_is_compiled_when_it_is_called() -> None:
+    """In a process of its own: TorchInductor is imported once and for all."""
+    code = """
+import sys
+import torch
+from tune_lr.stand_ins import compiled_when_called
+with compiled_when_called():
+    @torch.compile(backend="eager", dynamic=False)
+    def doubled(x):
+        "Twice."
+        return 2 * x
+    @torch.compile
+    def never_called(x): ...
+assert "torch._inductor.compile_fx" not in sys.modules
+assert doubled.__doc__ == "Twice."
+assert doubled(torch.ones(3)).tolist() == [2.0] * 3
+assert doubled(torch.ones(2)).tolist() == [2.0] * 2
+assert torch.compile.__module__ == "torch"  # its own again
+from tune_lr import colossal
+assert "torch._inductor.compile_fx" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -18,12 +18,12 @@ from torch.utils._pytree import tree_map
 
 from tune_lr.errors import InputError, one_line
 from tune_lr.plugins import DTYPES
-from tune_lr.stand_ins import left_out
+from tune_lr.stand_ins import compiled_when_called, left_out
 from tune_lr.trial import Task
 
 # What warns are its own dependencies: nothing that a user can act on. What is left out it needs for LoRA, quantization
-# and 8-bit optimizers.
-with warnings.catch_warnings(), left_out("peft", "bitsandbytes"):
+# and 8-bit optimizers, what is compiled for FP8.
+with warnings.catch_warnings(), left_out("peft", "bitsandbytes"), compiled_when_called():
     warnings.simplefilter("ignore")
     import colossalai
     from colossalai.accelerator import get_accelerator

@@ -72,9 +72,6 @@ class Worker:
 
     def __init__(self, task: Task, rank: int) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is the driver's to handle
-        # ColossalAI's import starts TorchInductor's pool of compile processes, which a workload that does not compile
-        # never uses. Torch reads this while it is imported: it must stand before that.
-        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
         sys.path[:0] = [path for path in task.python_path if path not in sys.path]
         shipped = importlib.util.find_spec(SHIPPED)
         if shipped is not None and shipped.submodule_search_locations is not None:

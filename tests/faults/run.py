@@ -95,7 +95,7 @@ def main() -> int:
         for fault in FAULTS
         if (not options.rows or fault.row.split()[0] in options.rows) and not (options.sample and fault.sample is None)
     ]
-    os.environ.update(RAY_USAGE_STATS_ENABLED="0", WANDB_SILENT="true", TORCHINDUCTOR_COMPILE_THREADS="1")
+    os.environ.update(RAY_USAGE_STATS_ENABLED="0", WANDB_SILENT="true")
     broken = []
     with (
         tempfile.TemporaryDirectory() as folder,
