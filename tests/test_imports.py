@@ -15,7 +15,17 @@ WORKLOADS = {f"workloads.{name}" for name in ("lenet5", "digits", "gpt_bytes", "
 # Who imports a dependency, function bodies included. It changes on purpose only.
 USERS = {
     "ray": {"slots", "trainable", "workers", "cluster"},
-    "torch": {"training", "loading", "checkpoint", "colossal", "checks", "optimizers", "workers", "workloads"}
+    "torch": {
+        "training",
+        "loading",
+        "checkpoint",
+        "colossal",
+        "checks",
+        "optimizers",
+        "stand_ins",
+        "workers",
+        "workloads",
+    }
     | WORKLOADS
     | {"workloads.first_batch"},
     "torchvision": {"workloads.lenet5", "workloads.resnet18_cifar10"},
