@@ -179,8 +179,7 @@ def replay(config: Config, ramps: dict[str, Array], show: Show) -> Iterator[tupl
                 study.report(spec.number, Report(step=0, over=True))
                 continue
             if spec.ramp is not None:
-                which = "tune_lr" if spec.ramp.steps == OURS.steps else "tune_lr_slower"
-                yield study, spec, replay_ramp(study, spec, ramps[which][next(chosen)]), math.nan
+                yield study, spec, replay_ramp(study, spec, ramps, next(chosen)), math.nan
                 continue
             curve = show(spec)
             for point in range(1, POINTS + 1):
@@ -206,15 +205,16 @@ def report_of(step: int, loss: float, over: bool) -> Report:
     return Report(step, metrics={"val_loss": float(loss)}, over=over)
 
 
-def replay_ramp(study: Study, spec: TrialSpec, losses: Array) -> int:
+def replay_ramp(study: Study, spec: TrialSpec, ramps: dict[str, Array], which: int) -> int:
     """Hands in a ramp that was run before, up to its divergence; returns its steps. A ramp that is wider than the one
     that was run takes from it what was run at the same LR; below that nothing happens but the noise of its start."""
     assert spec.ramp is not None
     lrs = [spec.ramp.lr(step) for step in range(spec.ramp.steps)]
-    ran = np.log([OURS.lr(step) for step in range(OURS.steps)])
+    name = "tune_lr_slower" if spec.ramp == OURS.slower() else "tune_lr"
+    losses, ran = ramps[name][which], np.log(RAMPS[name])
     at = np.searchsorted(ran, np.log(lrs) - 1e-9).clip(0, len(ran) - 1)
     below = np.flatnonzero(np.log(lrs) < ran[0] - 1e-9)
-    at[below] = np.random.default_rng(0).integers(OURS.steps // 6, size=len(below))  # a decade
+    at[below] = np.random.default_rng(0).integers(len(ran) // 6, size=len(below))  # a decade
     steps = steps_of(losses[at])
     points = tuple((step + 1, lrs[step], float(losses[at[step]])) for step in range(steps))
     study.report(spec.number, Report(steps, points, over=True, diverged=steps < len(lrs)))
