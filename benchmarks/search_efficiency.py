@@ -250,7 +250,7 @@ METHODS: dict[str, Method] = {
     "TPE + ASHA, wide": tpe_and_asha,
     "LR finder + one-cycle": finder_and_onecycle,
     "tune-lr": ours,
-    "- one ramp": partial(ours, range_test={"replicates": 1}),
+    "- three ramps": partial(ours, range_test={"replicates": 3}),
     "- without the range test": partial(ours, parameters={"lr": {"min": LOW, "max": HIGH}, **SPACE}),
     "- one LR expected for all": ours_at_one_lr,
     "- random sampler": partial(ours, sampler={"name": "random"}),

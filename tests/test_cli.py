@@ -251,7 +251,7 @@ def test_the_plan_shows_the_shape_of_the_ramp(capsys: pytest.CaptureFixture[str]
     lr = "parameters.lr={min: range_test, max: range_test}"
     for ramp, expected in (("{mode: staircase}", "to 10, 30 stairs"), ("{mode: linear}", "to 10, linear")):
         assert main(["check", "space.yaml", "--set", lr, "--set", f"range_test={ramp}"]) == 0
-        assert f"3 ramps of 300 steps, LR 1e-05 {expected}" in capsys.readouterr().out
+        assert f"1 ramp of 300 steps, LR 1e-05 {expected}" in capsys.readouterr().out
 
 
 # --- input that is refused before anything starts ---------------------------------------------------------------------

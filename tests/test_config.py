@@ -186,6 +186,18 @@ def test_a_staircase_has_30_stairs_where_none_are_given(steps: int, stairs: int 
     assert parse_config(config.to_dict()) == config
 
 
+@pytest.mark.parametrize(
+    ("max_steps", "given", "expected"),
+    [(100, {}, 1), (310, {}, 1), (700, {}, 2), (900, {}, 3), (9000, {}, 3), (100, {"replicates": 3}, 3)],
+)
+def test_there_are_as_many_ramps_as_take_no_longer_than_a_training(
+    max_steps: int, given: dict[str, int], expected: int
+) -> None:
+    config = parse_config({**base(), "max_steps": max_steps, "range_test": {"steps": 300, **given}})
+    assert config.range_test.replicates == expected
+    assert parse_config(config.to_dict()) == config
+
+
 def test_other_ramps_have_no_stairs() -> None:
     for mode in ("exponential", "linear"):
         config = parse_config({**base(), "range_test": {"mode": mode}})

@@ -51,6 +51,8 @@ UNLIMITED = 10**6  # trials, where only a budget ends the search
 Count = Annotated[int, Field(ge=1, le=10**9)]
 # Of a staircase in the LR range test, where nothing else is said: five a decade over six decades.
 STAIRS = 30
+# Of ramps, where nothing else is said.
+MOST_REPLICATES = 3
 
 
 class FieldError(ValueError):
@@ -82,13 +84,14 @@ class Metric(_Model):
 class RangeTest(_Model):
     """The LR range test: `replicates` ramps of `steps` optimizer steps each, from the LR `low` up to `high`.
 
+    Where `replicates` is not given, `parse_config` fills in 3, or as many as together take no longer than one training.
     A staircase holds `stairs` LRs; where they are not given, `parse_config` fills in 30, or `steps` where that is less.
     """
 
     low: float = Field(default=1e-5, gt=0)
     high: float = Field(default=10.0, gt=0)
     steps: int = Field(default=300, ge=20, le=10**9)
-    replicates: Count = 3
+    replicates: Count = MOST_REPLICATES
     mode: Literal["exponential", "linear", "staircase"] = "exponential"
     stairs: Annotated[int, Field(ge=2, le=10**9)] | None = None
 
@@ -622,7 +625,7 @@ def _checked(data: Any, places: Places) -> Config:
         config = Config.model_validate(plain)
     except ValidationError as error:
         raise first_error(map(_issue, error.errors(include_url=False)), places) from None
-    config = _with_plateau_mode(_with_stairs(_with_min_steps(_with_base(config))))
+    config = _with_plateau_mode(_with_stairs(_with_replicates(_with_min_steps(_with_base(config)))))
     issues = [*_contradictions(config), *_schedule_issues(config), *_fixed_issues(config), *_plateau_issues(config)]
     issues += [*_combination_issues(config), *_plugin_issues(config)]
     if issues:
@@ -707,6 +710,16 @@ def _with_min_steps(config: Config) -> Config:
     reports = max(1, -(-config.max_steps // (config.report_every * pruner.reduction_factor**2)))
     pruner = pruner.model_copy(update={"min_steps": reports * config.report_every})
     return config.model_copy(update={"pruner": pruner})
+
+
+def _with_replicates(config: Config) -> Config:
+    """One ramp is read nearly as well as three (docs/search.md): more are for those to whom they cost little."""
+    ramp = config.range_test
+    if "replicates" in ramp.model_fields_set:
+        return config
+    affordable = max(1, config.max_steps // ramp.steps)
+    ramp = ramp.model_copy(update={"replicates": min(MOST_REPLICATES, affordable)})
+    return config.model_copy(update={"range_test": ramp})
 
 
 def _with_stairs(config: Config) -> Config:

@@ -10,8 +10,8 @@ plain loop on one thread, nothing of Ray or ColossalAI; the LRs come from `tune_
 `tune_lr.optimizers`.
 
 It goes on where it was stopped, at any moment. In stages, so that the files are of use early: one seed everywhere; the
-ramps; the other seeds; then 12 more seeds for each schedule's three best LRs, and for all within 15 % of its best. To
-change a workload, delete its files.
+ramps; the other seeds; then 12 more seeds for all that comes within 15 % of the workload's best, for each schedule's
+three best LRs, and for all within 15 % of its best. To change a workload, delete its files.
 """
 
 import argparse
@@ -443,6 +443,15 @@ def near(work: Work, cells: Cells, name: str, most: int) -> list[float]:
     return [lr for lr in ranked if losses[lr] <= (1 + NEAR) * min(losses.values())]
 
 
+def lowest(work: Work, cells: Cells) -> list[tuple[str, float]]:
+    """What comes within NEAR of the workload's best, each by its mean over the seeds it has."""
+    losses: dict[tuple[str, float], list[float]] = {}
+    for (name, lr, _), values in cells.items():
+        losses.setdefault((name, lr), []).append(np.fmin(values[-1], values[0]))
+    means = {cell: float(np.mean(values)) for cell, values in losses.items()}
+    return [cell for cell, mean in means.items() if mean <= (1 + NEAR) * min(means.values())]
+
+
 Stage = Callable[[Work, Cells], list[tuple[str, float, int]]]
 STAGES: tuple[Stage | None, ...] = (
     lambda work, cells: [(name, lr, 0) for name in SCHEDULES for lr in grid(work, cells, name)],
@@ -450,6 +459,7 @@ STAGES: tuple[Stage | None, ...] = (
     lambda work, cells: [
         (name, lr, seed) for seed in SEARCH_SEEDS for name in SCHEDULES for lr in grid(work, cells, name)
     ],
+    lambda work, cells: [(*cell, seed) for seed in TRUTH_SEEDS for cell in lowest(work, cells)],
     lambda work, cells: [
         (name, lr, seed) for seed in TRUTH_SEEDS for name in SCHEDULES for lr in near(work, cells, name, 3)
     ],
