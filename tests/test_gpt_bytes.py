@@ -144,7 +144,6 @@ def test_it_learns_and_decays_matrices_alone(texts: Path) -> None:
     assert losses[-1] == pytest.approx(expected.item(), rel=1e-5)
 
 
-@pytest.mark.long
 def test_a_whole_study(tmp_path: Path) -> None:
     """Better than by the frequency of each byte alone (about 3.4 nats) is out of reach here; better than a guess
     (5.55) is not."""

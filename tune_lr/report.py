@@ -351,10 +351,15 @@ def _runner_up_tile(runner_up: Mapping[str, Any] | None, metric: str) -> tuple[s
     name = f"{escape(str(runner_up.get('lr_schedule')))}, lr&nbsp;{_number(runner_up.get('lr'))}"
     note = f"{escape(metric)} {_figure(runner_up.get('mean'))}"
     if runner_up.get("difference") is not None:
-        note += f"; difference {_figure(runner_up['difference'], 2)}{_brackets(runner_up.get('difference_interval'))}"
+        note += f"; minus the winner {_minus_the_winner(runner_up)}"
     if not runner_up.get("distinguishable", True):
         note += "; cannot be told apart from the winner"
     return "Runner-up", name, note
+
+
+def _minus_the_winner(one: Mapping[str, Any]) -> str:
+    """Of a finalist; best.yaml has it the other way about."""
+    return f"{_figure(-one['difference'], 2)}{_brackets(_negated(one.get('difference_interval')))}"
 
 
 def _cost_tile(found: _Study) -> tuple[str, str, str] | None:
@@ -386,7 +391,7 @@ def _finalists(best: Mapping[str, Any], metric: str, goal: str) -> str:
         difference = "–"
         if one.get("difference") is not None:
             alike = "" if one.get("distinguishable", True) else '<br><span class="soft">cannot be told apart</span>'
-            difference = f"{_figure(-one['difference'], 2)}{_brackets(_negated(one.get('difference_interval')))}{alike}"
+            difference = f"{_minus_the_winner(one)}{alike}"
         strip = [f'<s style="left:{at(value)};background:{color}"></s>' for value in one.get("values") or []]
         if one.get("interval"):
             left, right = one["interval"]
