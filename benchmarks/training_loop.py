@@ -8,6 +8,8 @@
 - `reading`: the same with the losses never read from the device, to see what logging every step takes
 - `two workers`: steps a second of one group of two workers with the whole batch, over those of two bare loops side by
   side, each with half of the batch, so that both compute as many items in a step
+- `beside DDP`: the same over those of two bare loops that exchange gradients by torch's DistributedDataParallel, over
+  gloo as well: what is left to be gained
 """
 
 import argparse
@@ -24,6 +26,7 @@ from overhead import together
 SPACES = {"lenet5": "lenet5_mnist", "gpt_bytes": "gpt_bytes"}
 STEPS = {"lenet5": 155, "gpt_bytes": 20}
 WARM_UP = 8
+GROUPS = ("group", "bare", "ddp")  # what two processes do
 
 
 def set_up(name: str, world: int = 1) -> Any:
@@ -58,7 +61,7 @@ def ours(name: str, world: int = 1) -> tuple[float, float]:
     return (time.process_time() - cpu) / STEPS[name], (time.perf_counter() - wall) / STEPS[name]
 
 
-def bare(name: str, share: int = 1) -> tuple[float, float]:
+def bare(name: str, share: int = 1, with_ddp: bool = False) -> tuple[float, float]:
     """The same of a loop that anybody would write; with one of `share` parts of the batch."""
     import torch
     from torch.utils.data import DataLoader
@@ -70,6 +73,8 @@ def bare(name: str, share: int = 1) -> tuple[float, float]:
     model = workload.model()
     kinds = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
     optimizer = kinds[task.optimizer](model.parameters(), lr=1e-4, **task.optimizer_args)
+    if with_ddp:
+        model = torch.nn.parallel.DistributedDataParallel(model)
     size = (task.batch_size or workload.batch_size) // share
     loader = DataLoader(workload.train_data, size, shuffle=True, drop_last=True, collate_fn=workload.collate_fn)
     model.train()
@@ -117,7 +122,7 @@ def launch(rank: int, world: int, port: int) -> None:
 
 
 def side_by_side(kind: str, name: str) -> float:
-    """Steps a second of two processes that start together: of the group, or of the two bare loops on average."""
+    """Steps a second of two processes that start together: of the group, or of the two loops on average."""
     port = str(free_port())
     command = [sys.executable, __file__, "--workload", name, "--port", port, "--part", kind, "--rank"]
     seconds = [json.loads(output.splitlines()[-1])[1] for output in together([[*command, str(i)] for i in range(2)])]
@@ -128,11 +133,11 @@ def rank_of(kind: str, name: str, rank: int, port: int) -> None:
     import torch
 
     torch.set_num_threads(1)
-    if kind == "group":
+    if kind != "bare":
         launch(rank, 2, port)
     print("ready", flush=True)
     sys.stdin.readline()
-    print(json.dumps(ours(name, 2) if kind == "group" else bare(name, 2)), flush=True)
+    print(json.dumps(ours(name, 2) if kind == "group" else bare(name, 2, kind == "ddp")), flush=True)
 
 
 def summary(values: list[float]) -> str:
@@ -145,7 +150,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--workload", choices=[*SPACES, "all"], default="all")
-    parser.add_argument("--part", choices=["all", "group", "bare"], default="all", help=argparse.SUPPRESS)
+    parser.add_argument("--part", choices=["all", *GROUPS], default="all", help=argparse.SUPPRESS)
     parser.add_argument("--rank", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -153,15 +158,16 @@ def main() -> None:
         return rank_of(options.part, options.workload, options.rank, options.port)
     launch(0, 1, free_port())
     for name in SPACES if options.workload == "all" else [options.workload]:
-        ratios: dict[str, list[float]] = {"one worker, CPU": [], "reading, CPU": [], "two workers, steps/s": []}
+        titles = ("one worker, CPU", "reading, CPU", "two workers, steps/s", "beside DDP, steps/s")
+        ratios: dict[str, list[float]] = {title: [] for title in titles}
         for number in range(options.pairs):
             parts = [bare, ours, unread] if number % 2 == 0 else [unread, ours, bare]
             cost = {part: part(name)[0] for part in parts}
             ratios["one worker, CPU"].append(cost[ours] / cost[bare])
             ratios["reading, CPU"].append(cost[ours] / cost[unread])
-            kinds = ["group", "bare"] if number % 2 == 0 else ["bare", "group"]
-            speed = {kind: side_by_side(kind, name) for kind in kinds}
+            speed = {kind: side_by_side(kind, name) for kind in (GROUPS if number % 2 == 0 else GROUPS[::-1])}
             ratios["two workers, steps/s"].append(speed["group"] / speed["bare"])
+            ratios["beside DDP, steps/s"].append(speed["group"] / speed["ddp"])
             print(name, number + 1, {key: round(values[-1], 3) for key, values in ratios.items()}, flush=True)
         for key, values in ratios.items():
             print(f"{name:<10} {key:<22} {summary(values)}")
