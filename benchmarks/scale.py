@@ -5,9 +5,9 @@
 
 The simulated study is the default search space, with losses from a formula and reports as often as there. A trial's
 cost is the CPU time of all calls that it makes to the study (ask, reports, the last of which tells), the mean of 100
-trials up to the number shown; the wall time is beside it. Those 100 are proposed by TPE, the ones before at random, to
-save time: what a proposal costs depends on how many there are. At the end the study is opened again, as after a kill,
-its finalists are confirmed and its table is written.
+trials up to the number shown; the wall time is beside it. Those 100 the default sampler proposes, the ones before them
+are random, to save time: what a proposal costs depends on how many there are. At the end the study is opened again, as
+after a kill, its finalists are confirmed and its table is written.
 """
 
 import argparse
@@ -49,12 +49,12 @@ def simulated(trials: int, slots: int) -> None:
         for number in [count for count in (100, 500) if count < trials] + [trials]:
             if number > WINDOW:
                 costs(directory, random, slots, num_trials=number - WINDOW, sampler="random", top=0)
-            ask, told, wall = costs(directory, random, slots, num_trials=number, sampler="tpe", top=0)
+            ask, told, wall = costs(directory, random, slots, num_trials=number, sampler="gp", top=0)
             figures = [f"{1000 * figure / WINDOW:.1f}" for figure in (ask, told, ask + told, wall)]
             print(f"| {number} | {' | '.join(figures)} | {peak_mb():.0f} |", flush=True)
         print(f"\njournal {directory.journal.stat().st_size / 1e6:.0f} MB, peak of memory {peak_mb():.0f} MB")
         began = time.monotonic()
-        study = Study(space(trials, "tpe", 3), directory)
+        study = Study(space(trials, "gp", 3), directory)
         print(f"opened again in {time.monotonic() - began:.1f} s")
         began = time.monotonic()
         execute(study, random, slots)

@@ -26,6 +26,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
+from scipy.linalg import cho_factor, cho_solve, cholesky, solve_triangular
 from scipy.special import ndtr
 
 from tune_lr.search_space import Suggests
@@ -98,6 +99,7 @@ class LRSampler(BaseSampler):
     def __init__(self, place: Place, seed: int) -> None:
         self._place, self._seed = place, seed
         self._random = RandomSampler(seed=seed)
+        self._points: dict[int, Point] = {}  # of the trials that have ended
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Proposes already: which parameters there are depends on it."""
@@ -123,7 +125,11 @@ class LRSampler(BaseSampler):
         trials = [trial for trial in study.get_trials(deepcopy=False) if trial.number != number and trial.params]
         ended, figures = _figures(trials, -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0)
         running = [trial for trial in trials if trial.state == TrialState.RUNNING]
-        seen = [self._point(FixedTrial(trial.params), trial) for trial in (*ended, *running)]
+        for trial in ended:
+            if trial.number not in self._points:
+                self._points[trial.number] = self._point(FixedTrial(trial.params), trial)
+        seen = [self._points[trial.number] for trial in ended]
+        seen += [self._point(FixedTrial(trial.params), trial) for trial in running]
         return draws[int(np.argmax(expected_improvement(seen, figures, candidates)))]
 
     def _point(self, trial: Suggests, drawn: _Random | FrozenTrial) -> Point:
@@ -142,18 +148,19 @@ def expected_improvement(seen: Sequence[Point], figures: Array, candidates: Sequ
     told = len(figures)
     rest = figures - parabola[:told]
     level = float(np.median(rest)) if told > 2 else UNIT
-    covariance = _covariance(seen, seen) + NOISE**2 * np.eye(len(seen))
-    across = _covariance(candidates, seen)
-    weights = np.linalg.solve(covariance[:told, :told], rest - level)
+    among, noise = _covariance(*_compared(seen, seen)), NOISE**2 * np.eye(len(seen))
+    distance, alike = _compared(candidates, seen)
+    across = _covariance(distance, alike)
+    weights = cho_solve(cho_factor((among + noise)[:told, :told]), rest - level)
     mean = level + expected + across[:, :told] @ weights
     # Those without a figure yet take away from what is not known, and change nothing else.
-    variance = SHARED**2 + OFFSET**2 + OWN**2 - np.einsum("ij,ji->i", across, np.linalg.solve(covariance, across.T))
+    known = solve_triangular(cholesky(among + noise, lower=True), across.T, lower=True)
+    variance = SHARED**2 + OFFSET**2 + OWN**2 - (known**2).sum(axis=0)
     deviation = np.sqrt(np.maximum(variance, 1e-12))
     # The best by the process, not by a lucky figure.
-    best = float(np.min(level + parabola + _covariance(seen, seen)[:, :told] @ weights))
+    best = float(np.min(level + parabola + among[:, :told] @ weights))
     z = (best - mean) / deviation
     gain = deviation * (z * ndtr(z) + np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi))
-    distance, alike = _compared(candidates, seen)
     new: Array = np.where(((np.abs(distance) < SAME_DECADES) & (alike > SAME)).any(axis=1), 0.0, gain)
     return new
 
@@ -162,9 +169,8 @@ def _parabola(points: Sequence[Point]) -> Array:
     return np.array([point.trust * CURVATURE * point.decades**2 for point in points])
 
 
-def _covariance(a: Sequence[Point], b: Sequence[Point]) -> Array:
-    """Shape (len(a), len(b))."""
-    distance, alike = _compared(a, b)
+def _covariance(distance: Array, alike: Array) -> Array:
+    """Of what `_compared` returns, in its shape."""
     shared = SHARED**2 * np.exp(-((distance / SHARED_DECADES) ** 2) / 2)
     own = OFFSET**2 + OWN**2 * np.exp(-((distance / OWN_DECADES) ** 2) / 2)
     covariance: Array = shared + alike * own
