@@ -85,4 +85,5 @@ lock: .venv/installed
 	    || $(BIN)/pip install -qqq --disable-pip-version-check --require-hashes -r requirements.lock
 	VIRTUAL_ENV=.venv $(BIN)/uv pip install -q --no-deps --no-build-isolation --offline -e . \
 	    || $(BIN)/pip install -qqq --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/python -c "import tune_lr.cli, tune_lr.trainable, tune_lr.training"  # compiled once, not by each worker
 	touch $@
