@@ -150,7 +150,7 @@ def test_words_that_are_no_command_end_with_2(arguments: list[str], capsys: pyte
     ("arguments", "expected"),
     [
         (["--help"], "usage: tune-lr"),
-        (["check"], "20 trials of at most 310 steps: constant, step, exponential, cosine, onecycle, cyclic"),
+        (["check"], "16 trials of at most 310 steps: constant, step, exponential, cosine, onecycle, cyclic"),
         (["check", "space.yaml", "--set", "num_trials=7"], "7 trials of at most 62 steps: constant, cosine"),
         (["schedules"], "onecycle"),
     ],

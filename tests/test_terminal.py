@@ -144,7 +144,8 @@ def test_a_long_curve_shows_its_end() -> None:
     assert sparkline([0, *[5] * 99]) == "█" * 24
 
 
-def test_the_plan_says_trials_steps_and_schedules(config: Config) -> None:
+def test_the_plan_says_trials_steps_and_schedules() -> None:
+    config = load_config("lenet5_mnist", [*SHORT, "confirm.max_seeds=5"])
     console, out = plain_console()
     show_plan(console, "first", config, plan(config))
     text = out.getvalue()

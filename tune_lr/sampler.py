@@ -26,7 +26,6 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import FixedTrial, FrozenTrial, TrialState
-from scipy.linalg import cho_factor, cho_solve, cholesky, solve_triangular
 from scipy.special import ndtr
 
 from tune_lr.search_space import Suggests
@@ -148,14 +147,15 @@ def expected_improvement(seen: Sequence[Point], figures: Array, candidates: Sequ
     told = len(figures)
     rest = figures - parabola[:told]
     level = float(np.median(rest)) if told > 2 else UNIT
-    among, noise = _covariance(*_compared(seen, seen)), NOISE**2 * np.eye(len(seen))
+    among = _covariance(*_compared(seen, seen))
+    noisy = among + NOISE**2 * np.eye(len(seen))
     distance, alike = _compared(candidates, seen)
     across = _covariance(distance, alike)
-    weights = cho_solve(cho_factor((among + noise)[:told, :told]), rest - level)
+    # Not by Cholesky: where many parameters exist under one choice only, `alike` need not be positive definite.
+    weights = np.linalg.solve(noisy[:told, :told], rest - level)
     mean = level + expected + across[:, :told] @ weights
     # Those without a figure yet take away from what is not known, and change nothing else.
-    known = solve_triangular(cholesky(among + noise, lower=True), across.T, lower=True)
-    variance = SHARED**2 + OFFSET**2 + OWN**2 - (known**2).sum(axis=0)
+    variance = SHARED**2 + OFFSET**2 + OWN**2 - np.einsum("ij,ji->i", across, np.linalg.solve(noisy, across.T))
     deviation = np.sqrt(np.maximum(variance, 1e-12))
     # The best by the process, not by a lucky figure.
     best = float(np.min(level + parabola + among[:, :told] @ weights))
