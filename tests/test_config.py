@@ -593,7 +593,7 @@ def test_a_space_that_is_not_there_is_refused(folder: Path, source: str, expecte
 def test_the_shipped_space_is_the_default_study() -> None:
     config = load_config("lenet5_mnist")
     assert config.workload == "tune_lr.workloads.lenet5:mnist_5k"
-    assert (config.max_steps, config.report_every, config.num_trials, config.sampler.name) == (310, 31, 20, "gp")
+    assert (config.max_steps, config.report_every, config.num_trials, config.sampler.name) == (310, 31, 16, "gp")
     assert list(config.parameters.lr_schedule) == SIX.split(", ")
     assert config.parameters.lr.needs_range_test
     assert config.optimizer.args == {"momentum": 0.9}
