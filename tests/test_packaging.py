@@ -70,5 +70,5 @@ def test_the_package_finds_its_data_outside_the_checkout(wheel: Path, tmp_path: 
     found = json.loads(done.stdout)
     assert found["package"] == str(unpacked / "tune_lr" / "__init__.py")
     assert found["space"] == str(unpacked / "tune_lr" / "_search_spaces" / "lenet5_mnist.yaml")
-    assert found["trials"] == 20
+    assert found["trials"] == 16
     assert found["template"] > 1000
