@@ -120,7 +120,7 @@ def together(commands: list[list[str]]) -> list[str]:
 
 def train_loop(config: dict[str, Any]) -> None:
     """What a TorchTrainer's worker runs."""
-    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # as in tune_lr/workers.py
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # a pool of compile processes would only slow it down
     import torch
     from colossalai.booster import Booster
     from colossalai.booster.plugin import TorchDDPPlugin

@@ -19,7 +19,7 @@ from simulated import SMALL, execute
 from tune_lr import lr_schedules, plots
 from tune_lr.cli import main
 from tune_lr.config import parse_config
-from tune_lr.plots import SCHEDULES, number_text, schedule_color, schedule_style, thin, told_apart
+from tune_lr.plots import SCHEDULES, Axis, number_text, schedule_color, schedule_style, thin, told_apart
 from tune_lr.report import importances, write_report
 from tune_lr.search import create
 from tune_lr.study import Study
@@ -491,7 +491,7 @@ def test_winner_and_runner_up_that_cannot_be_told_apart(tmp_path: Path) -> None:
     write_report(study)
     text = Page(study).text
     assert (
-        "cosine at lr 0.12 cannot be told apart: the interval of their difference, [-0.0200, 0.0300], contains" in text
+        "cosine at lr 0.12 cannot be told apart: the interval of their difference, [-0.0300, 0.0200], contains" in text
     )
 
 
@@ -537,3 +537,12 @@ def test_report_in_the_terminal_without_an_answer(tmp_path: Path, capsys: pytest
     create(parse_config(SMALL), directory, [])
     assert main(["report", str(directory.root), "--terminal"]) == 0
     assert "no trial of the search was completed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.11, 0.13), (0.107, 0.19), (0.95, 1.06), (0.1, 0.23), (0.04, 0.18), (1e-5, 10.0), (1e-12, 1.0)]
+)
+def test_an_axis_has_a_few_ticks_whatever_it_spans(low: float, high: float) -> None:
+    ticks = Axis("val_loss", low, high, log=True).ticks()
+    assert 3 <= len(ticks) <= 10
+    assert low <= ticks[0] and ticks[-1] <= high

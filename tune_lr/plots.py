@@ -146,8 +146,11 @@ class Axis:
     whole: bool = False  # ticks at whole numbers only
 
     def ticks(self) -> list[float]:
-        """Of a log axis: 1, 2, 5, fewer where it spans more decades."""
+        """Of a log axis: 1, 2, 5, fewer where it spans more decades; evenly apart within a third of one."""
         decades = math.log10(self.high / self.low)
+        if decades < 0.33:
+            even = MaxNLocator(5).tick_values(self.low, self.high)
+            return [float(value) for value in even if self.low <= value <= self.high]
         digits = (1, 1.5, 2, 3, 4, 5, 6, 7, 8) if decades < 0.7 else (1, 2, 5) if decades < 2.2 else (1,)
         every = 1 if decades < 8 else 2
         exponents = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1, every)

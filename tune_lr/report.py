@@ -317,7 +317,7 @@ def _how_sure(best: Mapping[str, Any]) -> str:
     if not tied:
         return ""
     names = ", ".join(f"{escape(str(one.get('lr_schedule')))} at lr {_number(one.get('lr'))}" for one in tied)
-    interval = tied[0].get("difference_interval")
+    interval = _negated(tied[0].get("difference_interval"))
     why = (
         f"the interval of {'their difference' if len(tied) == 1 else 'the differences'}, "
         f"{_brackets(interval).strip()}{'' if len(tied) == 1 else ' for the first'}, contains zero"
