@@ -1,6 +1,6 @@
 """What the training loop costs beside a bare PyTorch loop: CPU-seconds a step, in interleaved pairs.
 
-    python benchmarks/training_loop.py [--pairs 10] [--workload lenet5|gpt_bytes]
+    python benchmarks/training_loop.py [--pairs 10] [--workload lenet5|gpt_bytes] [--device cpu|cuda]
 
 - `one worker`: CPU-seconds per optimizer step of `Training` with ColossalAI's DDP plugin and one worker, over those of
   a bare loop (DataLoader, model, loss.item() and optimizer, nothing else) on the same data and batch size. Validation
@@ -10,6 +10,8 @@
   side, each with half of the batch, so that both compute as many items in a step
 - `beside DDP`: the same over those of two bare loops that exchange gradients by torch's DistributedDataParallel, over
   gloo as well: what is left to be gained
+
+On a GPU the first two are measured, in seconds instead of CPU-seconds and over ten times as many steps.
 """
 
 import argparse
@@ -25,11 +27,12 @@ from overhead import together
 
 SPACES = {"lenet5": "lenet5_mnist", "gpt_bytes": "gpt_bytes"}
 STEPS = {"lenet5": 155, "gpt_bytes": 20}
+ON_GPU = 10  # times as many steps
 WARM_UP = 8
 GROUPS = ("group", "bare", "ddp")  # what two processes do
 
 
-def set_up(name: str, world: int = 1) -> Any:
+def set_up(name: str, steps: int, world: int = 1) -> Any:
     """The task, its workload and a trial long enough for the warm-up and the measured steps."""
     from tune_lr.config import load_config
     from tune_lr.search import make_task
@@ -37,40 +40,51 @@ def set_up(name: str, world: int = 1) -> Any:
     from tune_lr.workloads import load_workload
 
     task = make_task(load_config(SPACES[name]))
-    task = replace(task, report_every=WARM_UP + STEPS[name], workers=world)
+    task = replace(task, report_every=WARM_UP + steps, workers=world)
     # A ramp is not validated, and at a single small LR it does not diverge.
     from tune_lr.lr_range_test import Ramp
 
-    steps = WARM_UP + STEPS[name]
-    trial = TrialSpec(0, "range_test", 0, steps, ramp=Ramp(1e-4, 1.1e-4, steps))
+    trial = TrialSpec(0, "range_test", 0, WARM_UP + steps, ramp=Ramp(1e-4, 1.1e-4, WARM_UP + steps))
     return task, load_workload(task.workload, task.workload_args), trial
 
 
-def ours(name: str, world: int = 1) -> tuple[float, float]:
+def clocks() -> tuple[float, float]:
+    """CPU-seconds of this process, and seconds; what a GPU was given to do is done."""
+    import torch
+
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.process_time(), time.perf_counter()
+
+
+def ours(name: str, device: str = "cpu", world: int = 1) -> tuple[float, float]:
     """CPU-seconds and seconds a step of `Training` on this rank."""
     import torch
 
     from tune_lr import training
 
-    task, workload, trial = set_up(name, world)
-    run = training.Training(workload, task, trial, torch.device("cpu"))
+    steps = steps_on(name, device)
+    task, workload, trial = set_up(name, steps, world)
+    run = training.Training(workload, task, trial, torch.device(device))
     run._train(WARM_UP)
-    cpu, wall = time.process_time(), time.perf_counter()
-    for _ in range(0, STEPS[name], training.STEPS_PER_READ):
+    cpu, wall = clocks()
+    for _ in range(0, steps, training.STEPS_PER_READ):
         run._train(min(training.STEPS_PER_READ, trial.max_steps - run.step))
-    return (time.process_time() - cpu) / STEPS[name], (time.perf_counter() - wall) / STEPS[name]
+    until = clocks()
+    return (until[0] - cpu) / steps, (until[1] - wall) / steps
 
 
-def bare(name: str, share: int = 1, with_ddp: bool = False) -> tuple[float, float]:
+def bare(name: str, device: str = "cpu", share: int = 1, with_ddp: bool = False) -> tuple[float, float]:
     """The same of a loop that anybody would write; with one of `share` parts of the batch."""
     import torch
     from torch.utils.data import DataLoader
 
-    from tune_lr.workloads import outputs_of
+    from tune_lr.workloads import outputs_of, to_device
 
-    task, workload, trial = set_up(name)
+    steps = steps_on(name, device)
+    task, workload, trial = set_up(name, steps)
     torch.manual_seed(0)
-    model = workload.model()
+    model = workload.model().to(device)
     kinds = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
     optimizer = kinds[task.optimizer](model.parameters(), lr=1e-4, **task.optimizer_args)
     if with_ddp:
@@ -82,9 +96,11 @@ def bare(name: str, share: int = 1, with_ddp: bool = False) -> tuple[float, floa
     while True:
         for batch in loader:
             if step == WARM_UP:
-                cpu, wall = time.process_time(), time.perf_counter()
+                cpu, wall = clocks()
             if step == trial.max_steps:
-                return (time.process_time() - cpu) / STEPS[name], (time.perf_counter() - wall) / STEPS[name]
+                until = clocks()
+                return (until[0] - cpu) / steps, (until[1] - wall) / steps
+            batch = to_device(batch, torch.device(device))
             optimizer.zero_grad()
             loss = workload.criterion(outputs_of(workload, model, batch), batch)
             loss.backward()
@@ -93,16 +109,20 @@ def bare(name: str, share: int = 1, with_ddp: bool = False) -> tuple[float, floa
             step += 1
 
 
-def unread(name: str) -> tuple[float, float]:
+def unread(name: str, device: str) -> tuple[float, float]:
     """`ours` with losses that stay on the device."""
     import torch
 
     tolist = torch.Tensor.tolist
     torch.Tensor.tolist = lambda self: [1.0] * len(self)  # type: ignore[method-assign]
     try:
-        return ours(name)
+        return ours(name, device)
     finally:
         torch.Tensor.tolist = tolist  # type: ignore[method-assign]
+
+
+def steps_on(name: str, device: str) -> int:
+    return STEPS[name] * (ON_GPU if device == "cuda" else 1)
 
 
 def free_port() -> int:
@@ -137,7 +157,8 @@ def rank_of(kind: str, name: str, rank: int, port: int) -> None:
         launch(rank, 2, port)
     print("ready", flush=True)
     sys.stdin.readline()
-    print(json.dumps(ours(name, 2) if kind == "group" else bare(name, 2, kind == "ddp")), flush=True)
+    seconds = ours(name, world=2) if kind == "group" else bare(name, share=2, with_ddp=kind == "ddp")
+    print(json.dumps(seconds), flush=True)
 
 
 def summary(values: list[float]) -> str:
@@ -150,6 +171,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--workload", choices=[*SPACES, "all"], default="all")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--part", choices=["all", *GROUPS], default="all", help=argparse.SUPPRESS)
     parser.add_argument("--rank", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, default=0, help=argparse.SUPPRESS)
@@ -157,20 +179,22 @@ def main() -> None:
     if options.part != "all":
         return rank_of(options.part, options.workload, options.rank, options.port)
     launch(0, 1, free_port())
+    on_gpu = options.device == "cuda"
     for name in SPACES if options.workload == "all" else [options.workload]:
-        titles = ("one worker, CPU", "reading, CPU", "two workers, steps/s", "beside DDP, steps/s")
-        ratios: dict[str, list[float]] = {title: [] for title in titles}
+        ratios: dict[str, list[float]] = {}
         for number in range(options.pairs):
             parts = [bare, ours, unread] if number % 2 == 0 else [unread, ours, bare]
-            cost = {part: part(name)[0] for part in parts}
-            ratios["one worker, CPU"].append(cost[ours] / cost[bare])
-            ratios["reading, CPU"].append(cost[ours] / cost[unread])
-            speed = {kind: side_by_side(kind, name) for kind in (GROUPS if number % 2 == 0 else GROUPS[::-1])}
-            ratios["two workers, steps/s"].append(speed["group"] / speed["bare"])
-            ratios["beside DDP, steps/s"].append(speed["group"] / speed["ddp"])
-            print(name, number + 1, {key: round(values[-1], 3) for key, values in ratios.items()}, flush=True)
-        for key, values in ratios.items():
-            print(f"{name:<10} {key:<22} {summary(values)}")
+            cost = {part: part(name, options.device)[on_gpu] for part in parts}
+            found = {"one worker": cost[ours] / cost[bare], "reading": cost[ours] / cost[unread]}
+            if not on_gpu:
+                speed = {kind: side_by_side(kind, name) for kind in (GROUPS if number % 2 == 0 else GROUPS[::-1])}
+                found["two workers, steps/s"] = speed["group"] / speed["bare"]
+                found["beside DDP, steps/s"] = speed["group"] / speed["ddp"]
+            for title, ratio in found.items():
+                ratios.setdefault(title, []).append(ratio)
+            print(name, number + 1, {title: round(ratio, 3) for title, ratio in found.items()}, flush=True)
+        for title, values in ratios.items():
+            print(f"{name:<10} {title:<22} {summary(values)}")
 
 
 if __name__ == "__main__":

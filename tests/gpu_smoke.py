@@ -1,6 +1,6 @@
 """Runs the tests that need GPUs and writes a table of what came of them.
 
-python tests/gpu_smoke.py [FILE]            FILE: gpu-smoke.md by default
+python tests/gpu_smoke.py [FILE [ARGUMENT ...]]     FILE: gpu-smoke.md by default; the arguments are pytest's
 """
 
 import sys
@@ -43,8 +43,9 @@ def machine() -> str:
 
 if __name__ == "__main__":
     table = Table()
-    code = pytest.main(["-m", "gpu", str(Path(__file__).with_name("test_gpu.py"))], plugins=[table])
     file = Path(sys.argv[1] if len(sys.argv) > 1 else "gpu-smoke.md")
+    tests = str(Path(__file__).with_name("test_gpu.py"))
+    code = pytest.main(["-m", "gpu", tests, *sys.argv[2:]], plugins=[table])
     file.write_text(f"# What ran on GPUs\n\n{machine()}\n\n{table.text()}\n")
     print(f"\n{file.read_text()}\n{table.ran} of {sum(map(len, table.cells.values()))} ran; the table is in {file}")
     sys.exit(code)

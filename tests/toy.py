@@ -67,6 +67,22 @@ def eventful(log: str = "", memory: str = "") -> Workload:
     return replace(regression(dropout=0.2), criterion=criterion)
 
 
+def broken_gpu(how: str, seen: str) -> Workload:
+    """The regression. The first process to take a third step asks its GPU for more memory than there is, or for an
+    element that is not there, and leaves `seen` behind."""
+    steps = itertools.count(1)
+
+    def criterion(outputs: torch.Tensor, batch: list[torch.Tensor]) -> torch.Tensor:
+        if outputs.is_cuda and outputs.requires_grad and next(steps) == 3 and not Path(seen).exists():
+            Path(seen).write_text(how)
+            if how == "memory":
+                torch.empty(2**50, device=outputs.device)
+            return outputs.flatten()[torch.tensor([10**6], device=outputs.device)].sum()
+        return nn.functional.mse_loss(outputs, batch[1])
+
+    return replace(regression(), criterion=criterion)
+
+
 def gpt(**arguments: Any) -> Workload:
     """gpt_bytes as ColossalAI's tensors and pipelines in parts want it: with an attention mask, and eager attention."""
     plain = gpt_bytes(**arguments)

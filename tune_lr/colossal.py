@@ -110,6 +110,8 @@ def _plugin(task: Task) -> Any:
         return (CPUDDPPlugin if device().type == "cpu" else TorchDDPPlugin)(**options)
     if task.plugin == "fsdp":
         return TorchFSDPPlugin(**_of_fsdp(options, _DTYPES[task.precision]))
+    if task.plugin == "low_level_zero" and task.precision == "fp16":
+        options.setdefault("initial_scale", 2.0**16)  # as torch's; from its own, 2**32, it would skip 17 steps
     if task.plugin == "gemini" and task.accumulate > 1:
         options["enable_gradient_accumulation"] = True
     if task.plugin == "hybrid_parallel":
@@ -141,6 +143,9 @@ class Boosted:
     def __init__(self, model: nn.Module, optimizer: Optimizer, task: Task) -> None:
         self._task, self._plugin = task, _plugin(task)
         self._booster = Booster(plugin=self._plugin)
+        if task.plugin not in ("ddp", "fsdp"):  # the others cut parameters as they lie in memory into flat parts
+            for parameter in model.parameters():
+                parameter.data = parameter.data.contiguous()
         self.model: ModelWrapper
         try:
             self.model, self.optimizer, _, _, _ = self._booster.boost(model, optimizer)

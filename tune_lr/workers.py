@@ -72,6 +72,8 @@ class Worker:
 
     def __init__(self, task: Task, rank: int) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is the driver's to handle
+        if not task.gpus_per_worker:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray lets a worker without GPUs see all of its node's
         sys.path[:0] = [path for path in task.python_path if path not in sys.path]
         shipped = importlib.util.find_spec(SHIPPED)
         if shipped is not None and shipped.submodule_search_locations is not None:
