@@ -13,9 +13,10 @@ import torch
 
 
 class Table:
-    """A plugin of pytest: the outcome of each test that says its case and its number of GPUs."""
+    """A plugin of pytest: the outcome of each test that says its case and its number of GPUs, written after each."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: Path) -> None:
+        self.file = file
         self.cells: dict[str, dict[int, str]] = {}
         self.ran = 0
 
@@ -26,10 +27,11 @@ class Table:
         self.ran += not report.skipped
         cell = report.outcome if report.skipped else f"{report.outcome} in {report.duration:.0f} s"
         self.cells.setdefault(str(said["case"]), {})[int(str(said["gpus"]))] = cell
+        self.file.write_text(f"# What ran on GPUs\n\n{machine()}\n\n{self.text()}\n")
 
     def text(self) -> str:
         counts = sorted({count for row in self.cells.values() for count in row})
-        rows = [["plugin", *(f"{count} GPU" for count in counts)], ["---"] * (len(counts) + 1)]
+        rows = [["what", *(f"{count} GPU{'s' * (count > 1)}" for count in counts)], ["---"] * (len(counts) + 1)]
         rows += [[case, *(row.get(count, "") for count in counts)] for case, row in self.cells.items()]
         return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
@@ -42,10 +44,9 @@ def machine() -> str:
 
 
 if __name__ == "__main__":
-    table = Table()
     file = Path(sys.argv[1] if len(sys.argv) > 1 else "gpu-smoke.md")
+    table = Table(file)
     tests = str(Path(__file__).with_name("test_gpu.py"))
     code = pytest.main(["-m", "gpu", tests, *sys.argv[2:]], plugins=[table])
-    file.write_text(f"# What ran on GPUs\n\n{machine()}\n\n{table.text()}\n")
     print(f"\n{file.read_text()}\n{table.ran} of {sum(map(len, table.cells.values()))} ran; the table is in {file}")
     sys.exit(code)
