@@ -70,6 +70,11 @@ def test_precision_clipping_and_options_reach_each_plugin() -> None:
     assert (half.precision, half.zero_optim_kwargs["clip_grad_norm"]) == ("fp32", 0.0)
     assert half.zero_optim_kwargs["communication_dtype"] is torch.bfloat16
 
+    half = made(plugin="low_level_zero", precision="fp16")
+    assert half.zero_optim_kwargs["initial_scale"] == 2**16  # not ColossalAI's 2**32
+    half = made(plugin="low_level_zero", precision="fp16", plugin_args={"initial_scale": 8.0})
+    assert half.zero_optim_kwargs["initial_scale"] == 8
+
     arguments = {"sharding_strategy": "SHARD_GRAD_OP", "cpu_offload": True, "backward_prefetch": "BACKWARD_POST"}
     fsdp = made(plugin="fsdp", precision="bf16", plugin_args=arguments).fsdp_kwargs
     assert fsdp["mixed_precision"].param_dtype is torch.bfloat16

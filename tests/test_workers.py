@@ -1,11 +1,15 @@
 """What the loss of a worker means for its trial: tried again or not, counted or not. On Ray's own exceptions."""
 
+import os
+import signal
+
 import pytest
 import torch
 from ray.core.generated.common_pb2 import ActorDiedErrorContext, NodeDeathInfo
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 
-from tune_lr.workers import DEVICE_ERROR, _is_preempted, _reason
+from tune_lr.workers import DEVICE_ERROR, Worker, _is_preempted, _reason
+from two_ranks import make_task
 
 
 def died(message: str, reason: int = NodeDeathInfo.UNSPECIFIED) -> ActorDiedError:
@@ -42,3 +46,15 @@ def test_an_error_of_the_gpu_is_told_from_one_of_the_users(raised: Exception, re
     error = RayTaskError("report", "Traceback ...", raised, proctitle="ray", pid=1, ip="127.0.0.1")
     assert _reason(error) == reason
     assert bool(DEVICE_ERROR.search(reason)) == final
+
+
+@pytest.mark.parametrize(("gpus", "seen"), [(0.0, ""), (0.5, "3")])
+def test_a_worker_without_gpus_sees_none_of_its_nodes(gpus: float, seen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray leaves it the environment of the node, whose GPUs torch would take."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        Worker.__ray_metadata__.modified_class(make_task(gpus_per_worker=gpus), 0)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == seen
