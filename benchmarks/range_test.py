@@ -3,9 +3,8 @@
     python benchmarks/range_test.py [--plot docs/images/range_test_benchmark.png]
 
 Replays, in seconds, the ramps of `landscapes/` (20 seeds per workload and tool): ours on sets of three, drawn without
-replacement, and where they show the edge alone three slower ones of other seeds, as a study takes them; the peers',
-each on its own default ramp, one each, as they do. The rules of `tune_lr.lr_range_test` were chosen on the workloads of
-CHOSEN_ON; the others judge them.
+replacement; the peers', each on its own default ramp, one each, as they do. The rules of `tune_lr.lr_range_test` were
+chosen on the workloads of CHOSEN_ON; the others judge them.
 
 - holds: how often the bounds hold an LR within 2 % of the best mean loss of EVERY schedule; width: their median in
   decades
@@ -39,36 +38,19 @@ WITHIN = 1.02
 SUGGESTED_FOR = ("constant", "onecycle")
 
 
-def rounds(ramps: dict[str, Array]) -> list[list[LRBounds]]:
-    """What our range test says after each of its rounds, for sets of seeds."""
-    rng = np.random.default_rng(0)
-    return [rounds_of(ramps, rng.choice(len(ramps["tune_lr"]), 2 * REPLICATES, replace=False)) for _ in range(SETS)]
-
-
-def rounds_of(ramps: dict[str, Array], seeds: Array) -> list[LRBounds]:
-    first = read_ramps(ramps, "tune_lr", seeds[:REPLICATES])
-    return [first, read_ramps(ramps, "tune_lr_slower", seeds[REPLICATES:])] if first.edge_only else [first]
-
-
-def read_ramps(ramps: dict[str, Array], ramp: str, seeds: Array) -> LRBounds:
-    return find_lr_bounds([(RAMPS[ramp], losses) for losses in ramps[ramp][seeds]])
-
-
-def steps(ramps: dict[str, Array], given: list[list[LRBounds]]) -> float:
-    """Optimizer steps of a range test, of all its ramps: the mean over the sets."""
-
-    def length(ramp: str) -> float:
-        ends = [DivergenceDetector().update(losses.tolist()) for losses in ramps[ramp]]
-        return float(np.mean([len(RAMPS[ramp]) if end is None else end + 1 for end in ends]))
-
-    again = np.mean([len(answers) > 1 for answers in given])
-    return REPLICATES * (length("tune_lr") + (again * length("tune_lr_slower") if again else 0))
+def steps(ramps: dict[str, Array]) -> float:
+    """Optimizer steps of a range test, of all its ramps: the mean over the seeds."""
+    ends = [DivergenceDetector().update(losses.tolist()) for losses in ramps["tune_lr"]]
+    return REPLICATES * float(np.mean([len(RAMPS["tune_lr"]) if end is None else end + 1 for end in ends]))
 
 
 def answers(tool: str, ramps: dict[str, Array]) -> list[Answer]:
-    """What a tool that takes one ramp says of a workload, for every seed."""
-    if tool == "tune-lr, one ramp":
-        return [find_lr_bounds([(RAMPS["tune_lr"], losses)]) for losses in ramps["tune_lr"]]
+    """What a tool says of a workload, for sets of seeds, or for every seed where it takes one ramp."""
+    if tool.startswith("tune-lr"):
+        ours, rng = ramps["tune_lr"], np.random.default_rng(0)
+        several = [rng.choice(len(ours), REPLICATES, replace=False) for _ in range(SETS)]
+        sets = several if tool == "tune-lr" else [[seed] for seed in range(len(ours))]
+        return [find_lr_bounds([(RAMPS["tune_lr"], ours[seed]) for seed in seeds]) for seeds in sets]
     ramp, rule = PEERS[tool]
     return [rule(RAMPS[ramp], losses) for losses in ramps[ramp]]
 
@@ -247,9 +229,7 @@ def main() -> None:
     options = parser.parse_args()
     landscapes = [load(name) for name in names()]
     ramps = {landscape.name: load_ramps(landscape.name) for landscape in landscapes}
-    played = {name: rounds(curves) for name, curves in ramps.items()}
-    given = {tool: {name: answers(tool, curves) for name, curves in ramps.items()} for tool in TOOLS[1:]}
-    given["tune-lr"] = {name: [answers[-1] for answers in sets] for name, sets in played.items()}
+    given = {tool: {name: answers(tool, curves) for name, curves in ramps.items()} for tool in TOOLS}
     for title, part in (
         ("judged on", [landscape for landscape in landscapes if landscape.name not in CHOSEN_ON]),
         ("all", landscapes),
@@ -263,8 +243,7 @@ def main() -> None:
     header = ["workload", "best LRs", "bounds", "holds", "suggestion", *SUGGESTED_FOR, "sd", "steps"]
     rows = []
     for landscape in landscapes:
-        cost = steps(ramps[landscape.name], played[landscape.name])
-        rows.append(workload_row(landscape, given["tune-lr"][landscape.name], cost))
+        rows.append(workload_row(landscape, given["tune-lr"][landscape.name], steps(ramps[landscape.name])))
     print_table(header, rows)
     if options.plot:
         plot(options.plot, landscapes, lambda tool, name: given[tool][name])

@@ -210,8 +210,7 @@ def replay_ramp(study: Study, spec: TrialSpec, ramps: dict[str, Array], which: i
     that was run takes from it what was run at the same LR; below that nothing happens but the noise of its start."""
     assert spec.ramp is not None
     lrs = [spec.ramp.lr(step) for step in range(spec.ramp.steps)]
-    name = "tune_lr_slower" if spec.ramp == OURS.slower() else "tune_lr"
-    losses, ran = ramps[name][which], np.log(RAMPS[name])
+    losses, ran = ramps["tune_lr"][which], np.log(RAMPS["tune_lr"])
     at = np.searchsorted(ran, np.log(lrs) - 1e-9).clip(0, len(ran) - 1)
     below = np.flatnonzero(np.log(lrs) < ran[0] - 1e-9)
     at[below] = np.random.default_rng(0).integers(len(ran) // 6, size=len(below))  # a decade

@@ -1,4 +1,4 @@
-"""What the training loop costs beside a bare PyTorch loop: CPU-seconds a step, in interleaved pairs.
+"""What the training loop costs beside a bare PyTorch loop: CPU-seconds a step, 16 steps of each in turns.
 
     python benchmarks/training_loop.py [--pairs 10] [--workload lenet5|gpt_bytes] [--device cpu|cuda]
 
@@ -19,6 +19,7 @@ import json
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from statistics import median
 from typing import Any
@@ -26,9 +27,11 @@ from typing import Any
 from overhead import together
 
 SPACES = {"lenet5": "lenet5_mnist", "gpt_bytes": "gpt_bytes"}
-STEPS = {"lenet5": 155, "gpt_bytes": 60}
-ON_GPU = 10  # times as many steps
-WARM_UP = 8
+PART = 16  # steps of a part, after which our losses are read
+PARTS = {"lenet5": 10, "gpt_bytes": 6}
+ON_GPU = 10  # times as many parts
+WARM_UP = 32
+Seconds = tuple[float, float]  # CPU-seconds, seconds
 GROUPS = ("group", "bare", "ddp")  # what two processes do
 
 
@@ -48,7 +51,7 @@ def set_up(name: str, steps: int, world: int = 1) -> Any:
     return task, load_workload(task.workload, task.workload_args), trial
 
 
-def clocks() -> tuple[float, float]:
+def clocks() -> Seconds:
     """CPU-seconds of this process, and seconds; what a GPU was given to do is done."""
     import torch
 
@@ -57,32 +60,31 @@ def clocks() -> tuple[float, float]:
     return time.process_time(), time.perf_counter()
 
 
-def ours(name: str, device: str = "cpu", world: int = 1) -> tuple[float, float]:
-    """CPU-seconds and seconds a step of `Training` on this rank."""
+def ours(name: str, device: str = "cpu", world: int = 1) -> Iterator[Seconds]:
+    """What each part of `Training` takes on this rank."""
     import torch
 
     from tune_lr import training
 
-    steps = steps_on(name, device)
-    task, workload, trial = set_up(name, steps, world)
+    parts = parts_on(name, device)
+    task, workload, trial = set_up(name, PART * parts, world)
     run = training.Training(workload, task, trial, torch.device(device))
     run._train(WARM_UP)
-    cpu, wall = clocks()
-    for _ in range(0, steps, training.STEPS_PER_READ):
-        run._train(min(training.STEPS_PER_READ, trial.max_steps - run.step))
-    until = clocks()
-    return (until[0] - cpu) / steps, (until[1] - wall) / steps
+    for _ in range(parts):
+        cpu, wall = clocks()
+        run._train(PART)
+        until = clocks()
+        yield until[0] - cpu, until[1] - wall
 
 
-def bare(name: str, device: str = "cpu", share: int = 1, with_ddp: bool = False) -> tuple[float, float]:
+def bare(name: str, device: str = "cpu", share: int = 1, with_ddp: bool = False) -> Iterator[Seconds]:
     """The same of a loop that anybody would write; with one of `share` parts of the batch."""
     import torch
     from torch.utils.data import DataLoader
 
     from tune_lr.workloads import outputs_of, to_device
 
-    steps = steps_on(name, device)
-    task, workload, trial = set_up(name, steps)
+    task, workload, trial = set_up(name, PART * parts_on(name, device))
     torch.manual_seed(0)
     model = workload.model().to(device)
     kinds = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
@@ -92,14 +94,9 @@ def bare(name: str, device: str = "cpu", share: int = 1, with_ddp: bool = False)
     size = (task.batch_size or workload.batch_size) // share
     loader = DataLoader(workload.train_data, size, shuffle=True, drop_last=True, collate_fn=workload.collate_fn)
     model.train()
-    step, cpu, wall = 0, 0.0, 0.0
+    step, (cpu, wall) = 0, clocks()
     while True:
         for batch in loader:
-            if step == WARM_UP:
-                cpu, wall = clocks()
-            if step == trial.max_steps:
-                until = clocks()
-                return (until[0] - cpu) / steps, (until[1] - wall) / steps
             batch = to_device(batch, torch.device(device))
             optimizer.zero_grad()
             loss = workload.criterion(outputs_of(workload, model, batch), batch)
@@ -107,26 +104,49 @@ def bare(name: str, device: str = "cpu", share: int = 1, with_ddp: bool = False)
             optimizer.step()
             loss.item()
             step += 1
+            if step > WARM_UP and (step - WARM_UP) % PART == 0:
+                until = clocks()
+                yield until[0] - cpu, until[1] - wall
+            if step == trial.max_steps:
+                return
+            if step >= WARM_UP and (step - WARM_UP) % PART == 0:
+                cpu, wall = clocks()
 
 
-def unread(name: str, device: str) -> tuple[float, float]:
+def unread(name: str, device: str) -> Iterator[Seconds]:
     """`ours` with losses that stay on the device."""
     import torch
 
-    tolist = torch.Tensor.tolist
+    loop, tolist = ours(name, device), torch.Tensor.tolist
 
     def unread_losses(self: torch.Tensor) -> list[float]:
         return [1.0] * len(self) if self.is_floating_point() else tolist(self)  # the places of items are read
 
-    torch.Tensor.tolist = unread_losses  # type: ignore[method-assign]
-    try:
-        return ours(name, device)
-    finally:
-        torch.Tensor.tolist = tolist  # type: ignore[method-assign]
+    while True:
+        torch.Tensor.tolist = unread_losses  # type: ignore[method-assign]
+        try:
+            seconds = next(loop, None)
+        finally:
+            torch.Tensor.tolist = tolist  # type: ignore[method-assign]
+        if seconds is None:
+            return
+        yield seconds
 
 
-def steps_on(name: str, device: str) -> int:
-    return STEPS[name] * (ON_GPU if device == "cuda" else 1)
+def parts_on(name: str, device: str) -> int:
+    return PARTS[name] * (ON_GPU if device == "cuda" else 1)
+
+
+def in_turns(name: str, device: str) -> dict[Any, float]:
+    """What a part of each of the three loops takes, its median. They go on by a part in turns: the machine is the same
+    to all."""
+    kinds = [bare, ours, unread]
+    loops = {kind: kind(name, device) for kind in kinds}
+    taken: dict[Any, list[float]] = {kind: [] for kind in kinds}
+    for part in range(parts_on(name, device)):
+        for kind in kinds if part % 2 == 0 else reversed(kinds):
+            taken[kind].append(next(loops[kind])[device == "cuda"])
+    return {kind: median(seconds) for kind, seconds in taken.items()}
 
 
 def free_port() -> int:
@@ -149,7 +169,7 @@ def side_by_side(kind: str, name: str) -> float:
     """Steps a second of two processes that start together: of the group, or of the two loops on average."""
     port = str(free_port())
     command = [sys.executable, __file__, "--workload", name, "--port", port, "--part", kind, "--rank"]
-    seconds = [json.loads(output.splitlines()[-1])[1] for output in together([[*command, str(i)] for i in range(2)])]
+    seconds = [json.loads(output.splitlines()[-1]) for output in together([[*command, str(i)] for i in range(2)])]
     return 1 / max(seconds) if kind == "group" else sum(1 / s for s in seconds) / 2
 
 
@@ -161,8 +181,8 @@ def rank_of(kind: str, name: str, rank: int, port: int) -> None:
         launch(rank, 2, port)
     print("ready", flush=True)
     sys.stdin.readline()
-    seconds = ours(name, world=2) if kind == "group" else bare(name, share=2, with_ddp=kind == "ddp")
-    print(json.dumps(seconds), flush=True)
+    loop = ours(name, world=2) if kind == "group" else bare(name, share=2, with_ddp=kind == "ddp")
+    print(json.dumps(sum(wall for _, wall in loop) / (PART * PARTS[name])), flush=True)
 
 
 def summary(values: list[float]) -> str:
@@ -187,9 +207,8 @@ def main() -> None:
     for name in SPACES if options.workload == "all" else [options.workload]:
         ratios: dict[str, list[float]] = {}
         for number in range(options.pairs):
-            parts = [bare, ours, unread] if number % 2 == 0 else [unread, ours, bare]
-            cost = {part: part(name, options.device)[on_gpu] for part in parts}
-            found = {"one worker": cost[ours] / cost[bare], "reading": cost[ours] / cost[unread]}
+            taken = in_turns(name, options.device)
+            found = {"one worker": taken[ours] / taken[bare], "reading": taken[ours] / taken[unread]}
             if not on_gpu:
                 speed = {kind: side_by_side(kind, name) for kind in (GROUPS if number % 2 == 0 else GROUPS[::-1])}
                 found["two workers, steps/s"] = speed["group"] / speed["bare"]

@@ -402,7 +402,7 @@ def test_where_only_the_edge_is_seen_the_bounds_hang_on_it_and_say_so() -> None:
 
 
 def test_a_fall_that_noise_hides_shows_in_ramps_four_times_as_long() -> None:
-    slower = Ramp(LRS[0], LRS[-1], 300).slower()
+    slower = Ramp(LRS[0], LRS[-1], 4 * len(LRS))
     lrs = np.array([slower.lr(step) for step in range(slower.steps)])
     hidden = [find_lr_bounds([trained(LRS, seed=3 * n + k, noise=1.0) for k in range(3)]) for n in range(10)]
     shown = [find_lr_bounds([trained(lrs, seed=3 * n + k, noise=1.0) for k in range(3)]) for n in range(10)]

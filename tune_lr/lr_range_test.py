@@ -46,9 +46,6 @@ Interval = tuple[float, float]
 
 MODES = ("exponential", "linear", "staircase")
 
-# A ramp so many times as long travels as much further, and its smoothed loss has half the noise.
-SLOWER = 4
-
 # --- divergence ---
 # A loss this large is as good as infinite: its square overflows float32.
 OVERFLOW = 1e19
@@ -177,10 +174,6 @@ class Ramp:
         """The same ramp over another range, with as many steps a decade and never fewer in all."""
         wider = math.log(high / low) / math.log(self.high / self.low)
         return replace(self, low=low, high=high, steps=math.ceil(self.steps * max(1.0, wider)))
-
-    def slower(self) -> "Ramp":
-        """The same LRs in `SLOWER` times as many steps."""
-        return replace(self, steps=SLOWER * self.steps)
 
 
 class DivergenceDetector:

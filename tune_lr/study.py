@@ -456,8 +456,8 @@ class Study:
             reasons = {row.reason for row in self.rows() if row.phase == "range_test" and row.state == "failed"}
             self._stop(NoAnswerError(f"the LR range test could not be run: {'; '.join(sorted(reasons))}"))
             return True
-        unsure = {one: bounds for one, bounds in found.items() if bounds.status != "ok" or bounds.edge_only}
-        for combination, bounds in unsure.items():
+        unread = {one: bounds for one, bounds in found.items() if bounds.status != "ok"}
+        for combination, bounds in unread.items():
             if rounds[combination] == 1:
                 extended = extended_ramp(ramps[0][1], bounds)
                 self._optuna["range_test"].set_user_attr(_extension(combination), asdict(extended))
@@ -859,10 +859,8 @@ def widened_text(widening: Mapping[str, Any]) -> str:
 
 
 def extended_ramp(ramp: Ramp, bounds: LRBounds) -> Ramp:
-    """Where to look when ramps held no sure answer: slower where a fall before the divergence may be lost in the noise,
-    higher where nothing diverged, lower where they began by diverging, and otherwise wider, as many steps a decade."""
-    if bounds.edge_only:
-        return ramp.slower()
+    """Where to look when ramps held no answer: higher where nothing diverged, lower where they began by diverging, and
+    otherwise wider, as many steps a decade."""
     if bounds.status == "no_divergence":
         return ramp.over(ramp.low, ramp.high * 100)
     if bounds.status == "diverged_at_start":

@@ -700,11 +700,9 @@ def _read_trial(config: Config, directory: StudyDir, row: TrialRow) -> tuple[Tri
         trial = TrialSpec.from_dict(directory.read_json(directory.trial(row.number) / "params.json"))
         return trial, curve_rows(trial, curve) if curve else []
     how = config.range_test
-    # A ramp that was extended begins or ends elsewhere than the configuration's, or is slower.
+    # A ramp that was extended begins or ends elsewhere than the configuration's.
     lrs = curve["lr"] if curve else []
     ramp = Ramp(how.low, how.high, how.steps, how.mode, how.stairs).over(lrs[0] if lrs else how.low, row.lr)
-    if len(lrs) > ramp.steps or (lrs and not math.isclose(ramp.lr(len(lrs) - 1), lrs[-1], rel_tol=1e-3)):
-        ramp = ramp.slower()
     trial = TrialSpec(row.number, row.phase, row.seed, ramp.steps, ramp=ramp)
     optimizer, batch_size = split_parameters(row.parameters)[1], row.parameters.get(BATCH_SIZE)
     trial = replace(trial, optimizer=optimizer, batch_size=batch_size)

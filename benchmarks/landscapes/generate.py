@@ -5,9 +5,8 @@ kinds.
 
 Per workload, `NAME.csv` has one line for a training (schedule in its default shape, LR, seed) with the validation loss
 before the first step and at each tenth of the way, and `NAME.npz` the training losses of LR range tests: tune-lr's own
-default ramp and those of its peers, 20 seeds each, and tune-lr's slower one where its first shows the edge alone. A
-plain loop on one thread, nothing of Ray or ColossalAI; the LRs come from `tune_lr.lr_schedules`, the optimizers from
-`tune_lr.optimizers`.
+default ramp and those of its peers, 20 seeds each. A plain loop on one thread, nothing of Ray or ColossalAI; the LRs
+come from `tune_lr.lr_schedules`, the optimizers from `tune_lr.optimizers`.
 
 It goes on where it was stopped, at any moment. In stages, so that the files are of use early: one seed everywhere; the
 ramps; the other seeds; then 12 more seeds for all that comes within 15 % of the workload's best, for each schedule's
@@ -29,7 +28,6 @@ from landscape import FOLDER, POINTS, RAMP_SEEDS, RAMPS, SCHEDULES, SEARCH_SEEDS
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tune_lr.lr_range_test import find_lr_bounds
 from tune_lr.lr_schedules import make_lr_schedule
 from tune_lr.optimizers import cycles_momentum, make_optimizer
 from tune_lr.workloads.digits import digits
@@ -394,16 +392,11 @@ def read_ramps(work: Work) -> dict[str, np.ndarray]:
 
 
 def missing_ramp(work: Work) -> tuple[str, int] | None:
-    """The next ramp and its seed. The slower ones are wanted where the first three show the edge alone."""
-    rows = read_ramps(work)
-    for ramp, there in rows.items():
-        if len(there) < len(RAMP_SEEDS) and (ramp != "tune_lr_slower" or edge_only(rows["tune_lr"][:3])):
+    """The next ramp and its seed."""
+    for ramp, there in read_ramps(work).items():
+        if len(there) < len(RAMP_SEEDS):
             return ramp, RAMP_SEEDS[len(there)]
     return None
-
-
-def edge_only(ramps: np.ndarray) -> bool:
-    return find_lr_bounds([(RAMPS["tune_lr"], losses) for losses in ramps]).edge_only
 
 
 # --- what to do next

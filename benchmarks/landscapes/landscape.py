@@ -25,8 +25,6 @@ RAMP_SEEDS = range(1000, 1020)
 OURS = Ramp(1e-5, 10, 300)
 RAMPS: dict[str, Array] = {
     "tune_lr": np.array([OURS.lr(step) for step in range(OURS.steps)]),
-    # What a study runs where the first ramps show the edge alone; recorded for the workloads where they do.
-    "tune_lr_slower": np.array([OURS.slower().lr(step) for step in range(OURS.slower().steps)]),
     "fastai": 1e-7 * (10 / 1e-7) ** (np.arange(100) / 100),
     # The first LR is taken twice as long as any other: the second step has the third LR of an even ramp.
     "lightning": 1e-8 * (1 / 1e-8) ** (np.array([0, *range(2, 101)]) / 100),
