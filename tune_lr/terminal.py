@@ -4,7 +4,7 @@ import math
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -337,9 +337,10 @@ def show_outcome(console: Console, outcome: "Outcome") -> None:
         metric = best["metric"]["name"]
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
         with_ = any(setting(finalist["parameters"]) for finalist in best["finalists"])
-        columns = ["", "LR schedule", *["with"] * with_, "lr", "searched", f"mean {metric}"]
+        columns = ["", "LR schedule", *["with"] * with_, "lr", "searched", "mean"]
         for name in [*columns, "95 % interval", "seeds", "trial"]:
-            table.add_column(name, justify="left" if name in ("", "LR schedule", "with") else "right")
+            justify: Literal["left", "right"] = "left" if name in ("", "LR schedule", "with") else "right"
+            table.add_column(name, justify=justify, no_wrap=name != "with")
         searched = {row.number: row.metrics[metric] for row in outcome.study.rows() if metric in row.metrics}
         for place, finalist in enumerate(best["finalists"], start=1):
             interval = finalist["interval"]
@@ -350,7 +351,7 @@ def show_outcome(console: Console, outcome: "Outcome") -> None:
                 f"{finalist['lr']:.3g}",
                 f"{searched[finalist['trial']]:.4g}",
                 f"{finalist['mean']:.4g}",
-                f"{interval[0]:.4g} to {interval[1]:.4g}" if interval else "-",
+                f"{interval[0]:.3g} to {interval[1]:.3g}" if interval else "-",
                 str(len(finalist["seeds"])),
                 f"#{finalist['trial']}",
             )
