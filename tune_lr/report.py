@@ -491,20 +491,23 @@ def _rung(found: _Study, row: TrialRow) -> int:
 def _ledger(found: _Study) -> str:
     if not found.rows:
         return "<h3>Ledger</h3><p>No trial has ended yet.</p>"
-    steps = _steps_by_phase(found)
-    counts = Counter((row.phase, row.state) for row in found.rows)
     saved = _saved(found)
+    columns: dict[str, Mapping[str, int]] = {
+        "steps": _steps_by_phase(found),
+        "trials": Counter(row.phase for row in found.rows),
+        **{state: Counter(row.phase for row in found.rows if row.state == state) for state in STATES},
+        "steps saved by pruning": {phase: saved[phase, "pruned"] for phase in PHASES},
+        "steps saved by ending what diverged": {phase: saved[phase, "diverged"] for phase in PHASES},
+    }
+    shown = {name: column for name, column in columns.items() if any(column.values())}
 
     def line(label: str, phases: Sequence[str]) -> str:
-        own = [sum(counts[phase, state] for phase in phases) for state in STATES]
-        kept = [sum(saved[phase, how] for phase in phases) for how in ("pruned", "diverged")]
-        cells = [f"{sum(steps[phase] for phase in phases):,}", sum(own), *own, *(f"{one:,}" for one in kept)]
+        cells = [f"{sum(column.get(phase, 0) for phase in phases):,}" for column in shown.values()]
         return f"<tr><td>{label}</td>{''.join(f'<td class=n>{cell}</td>' for cell in cells)}</tr>"
 
     body = "".join(line(phase.replace("_", " "), [phase]) for phase in PHASES)
-    names = ("steps", "trials", *STATES, "steps saved by pruning", "by ending what diverged")
-    heads = "".join(f"<th class=n>{head}</th>" for head in names)
-    spent, spared = sum(steps.values()), saved.total()
+    heads = "".join(f"<th class=n>{head}</th>" for head in shown)
+    spent, spared = sum(columns["steps"].values()), saved.total()
     budget = found.config.get("budget")
     sentence = (
         f"Every trial to its end would have taken {spent + spared:,} steps; {spared:,} of them, "
