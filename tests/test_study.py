@@ -1190,3 +1190,18 @@ def test_a_parameter_may_be_a_list_through_search_confirmation_and_resume(tmp_pa
     drawn = [row.parameters["multistep.milestones"] for row in study.rows() if row.lr_schedule == "multistep"]
     assert drawn and all(milestones in how.get("values", [how.get("value")]) for milestones in drawn)
     assert all(finalist.confirm_trials for finalist in study.verdict().finalists)
+
+
+@pytest.mark.parametrize(
+    "damage", [('"metrics"', '"mgtrics"'), ('"complete"', '"comqlete"'), ('"val_loss"', '"val_lnss"')]
+)
+def test_a_journal_that_is_json_and_no_outcome_is_refused(tmp_path: Path, damage: tuple[str, str]) -> None:
+    execute(open_study(tmp_path / "s"), reports=60)
+    journal = StudyDir(tmp_path / "s").journal
+    lines = journal.read_text().splitlines(keepends=True)
+    at = next(
+        i for i, line in enumerate(lines) if all(word in line for word in ('"outcome"', '"val_loss"', '"complete"'))
+    )
+    journal.write_text("".join([*lines[:at], lines[at].replace(*damage), *lines[at + 1 :]]))
+    with pytest.raises(ResourceError, match="cannot be read as an Optuna journal"):
+        open_study(tmp_path / "s")

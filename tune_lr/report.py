@@ -27,11 +27,10 @@ import yaml
 from tune_lr import plots
 from tune_lr.errors import ResourceError
 from tune_lr.plots import RAMP, Chart, Columns, Shown, final, number_text
-from tune_lr.study_dir import StudyDir, TrialRow
+from tune_lr.study_dir import STATES, StudyDir, TrialRow
 from tune_lr.trial import BATCH_SIZE, OPTIMIZER, equal_steps, setting, short_name, steps_covered, steps_weight
 
 PHASES = ("range_test", "search", "confirm")
-STATES = ("complete", "pruned", "diverged", "failed")
 POINTS = 200  # of one curve among all trials'
 FEWEST = 8  # trials from which a parameter's importance can be told
 BEST = 3  # how many of the best are overlaid

@@ -48,7 +48,7 @@ from tune_lr.search_space import (
     middle,
     suggested_lr,
 )
-from tune_lr.study_dir import CURVE_COLUMNS, RANGE_CURVE_COLUMNS, Checkpoint, StudyDir, TrialRow
+from tune_lr.study_dir import CURVE_COLUMNS, RANGE_CURVE_COLUMNS, STATES, Checkpoint, StudyDir, TrialRow
 from tune_lr.trial import Report, TrialSpec, steps_covered, steps_weight
 from tune_lr.verdict import Verdict, choose_finalists, judge, rank_search
 
@@ -155,6 +155,7 @@ class Study:
             if self.widened:
                 self._optuna["widened"] = _open_ledger("widened", config, self._storage, self._place)
             self._load()
+            self._check_outcomes()
             lost = directory.numbers() - self._numbers()
             if lost:
                 what = f"knows nothing of trial {min(lost)}, whose files are there; is it cut short?"
@@ -805,6 +806,14 @@ class Study:
                 if frozen.state.is_finished() and "copy_of" not in frozen.user_attrs:
                     self._asked[ledger] += 1
                     self._keep(TrialSpec.from_dict(frozen.user_attrs["spec"]), frozen.user_attrs["outcome"])
+
+    def _check_outcomes(self) -> None:
+        """Raises KeyError or ValueError where what has ended does not say how: a line of the journal may be damaged and
+        still be JSON."""
+        for row in self.rows():
+            measured = row.state != "complete" or row.phase in ("range_test", "test")
+            if row.state not in STATES or not (measured or self.config.metric.name in row.metrics):
+                raise ValueError(f"trial {row.number} is {row.state!r} with {sorted(row.metrics)}")
 
     def _numbers(self) -> set[int]:
         """Of all trials in the journal."""

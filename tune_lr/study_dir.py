@@ -64,6 +64,9 @@ CURVE_COLUMNS = ("step", "lr", "train_loss")  # then val_loss, and val_<metric> 
 ROW_COLUMNS = ("number", "phase", "state", "lr_schedule", "lr")  # then the parameters, then the columns below
 ROW_TAIL_COLUMNS = ("seed", "steps", "val_loss", "duration_s", "started_s", "slot", "reason", "label")
 
+# How a trial may end.
+STATES = ("complete", "pruned", "diverged", "failed")
+
 
 @dataclass(frozen=True)
 class TrialRow:
