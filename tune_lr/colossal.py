@@ -40,6 +40,8 @@ with warnings.catch_warnings(), left_out("peft", "bitsandbytes"), compiled_when_
     from colossalai.interface import ModelWrapper, OptimizerWrapper
     from colossalai.logging import disable_existing_loggers
     from colossalai.nn import optimizer as optimizers
+    from colossalai.shardformer.layer import FusedLinear1D_Row, GPT2FusedLinearConv1D_Row, Linear1D_Row
+    from colossalai.shardformer.layer.utils import SeqParallelUtils, is_share_sp_tp
 
 
 class CPUDDPPlugin(TorchDDPPlugin):  # type: ignore[misc]
@@ -134,6 +136,16 @@ def _of_fsdp(options: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
     return options
 
 
+def share_biases(model: nn.Module) -> None:
+    """Has the gradients of biases that are added to a rank's part of the sequence summed over the ranks, as those of
+    norms are. colossalai 0.5.0 forgets them, and each rank's biases would go their own way."""
+    for module in model.modules():
+        if not isinstance(module, Linear1D_Row | GPT2FusedLinearConv1D_Row | FusedLinear1D_Row):
+            continue
+        if is_share_sp_tp(module.seq_parallel_mode) and module.bias is not None:
+            SeqParallelUtils.marked_as_sp_partial_derived_param(module.bias)
+
+
 class Boosted:
     """A model and its optimizer under a ColossalAI plugin: forward, backward, update.
 
@@ -154,6 +166,8 @@ class Boosted:
                 raise
             what = f"{task.plugin!r} refuses this model or its optimizer: {one_line(error)}"
             raise InputError(f"scaling.plugin: {what}") from None
+        if task.plugin == "hybrid_parallel":
+            share_biases(self.model)
         # With ddp ranks hold whole models, and the precision is torch's autocast: ColossalAI's own bf16 is an abstract
         # class, its fp16 leaves the criterion out. The other plugins hold parts of models, in that precision.
         self.whole = task.plugin == "ddp"
