@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -160,8 +161,10 @@ def launch(rank: int, world: int, port: int) -> None:
     import torch
 
     from tune_lr import colossal
+    from tune_lr.workers import keep_freed_memory
 
     torch.set_num_threads(1)
+    keep_freed_memory()  # as our workers do; no disadvantage to the others
     colossal.launch(rank, world, "127.0.0.1", port)
 
 
@@ -176,13 +179,26 @@ def side_by_side(kind: str, name: str) -> float:
 def rank_of(kind: str, name: str, rank: int, port: int) -> None:
     import torch
 
+    from tune_lr.workers import keep_freed_memory
+
     torch.set_num_threads(1)
+    keep_freed_memory()
     if kind != "bare":
         launch(rank, 2, port)
     print("ready", flush=True)
     sys.stdin.readline()
     loop = ours(name, world=2) if kind == "group" else bare(name, share=2, with_ddp=kind == "ddp")
     print(json.dumps(sum(wall for _, wall in loop) / (PART * PARTS[name])), flush=True)
+
+
+def alone(name: str, number: int, device: str) -> dict[str, float]:
+    taken = in_turns(name, device)
+    return {"one worker": taken[ours] / taken[bare], "reading": taken[ours] / taken[unread]}
+
+
+def beside(name: str, number: int) -> dict[str, float]:
+    speed = {kind: side_by_side(kind, name) for kind in (GROUPS if number % 2 == 0 else GROUPS[::-1])}
+    return {"two workers": speed["group"] / speed["bare"], "beside DDP": speed["group"] / speed["ddp"]}
 
 
 def summary(values: list[float]) -> str:
@@ -203,21 +219,16 @@ def main() -> None:
     if options.part != "all":
         return rank_of(options.part, options.workload, options.rank, options.port)
     launch(0, 1, free_port())
-    on_gpu = options.device == "cuda"
+    measures = [partial(alone, device=options.device)] + [beside] * (options.device == "cpu")
     for name in SPACES if options.workload == "all" else [options.workload]:
-        ratios: dict[str, list[float]] = {}
-        for number in range(options.pairs):
-            taken = in_turns(name, options.device)
-            found = {"one worker": taken[ours] / taken[bare], "reading": taken[ours] / taken[unread]}
-            if not on_gpu:
-                speed = {kind: side_by_side(kind, name) for kind in (GROUPS if number % 2 == 0 else GROUPS[::-1])}
-                found["two workers, steps/s"] = speed["group"] / speed["bare"]
-                found["beside DDP, steps/s"] = speed["group"] / speed["ddp"]
-            for title, ratio in found.items():
-                ratios.setdefault(title, []).append(ratio)
-            print(name, number + 1, {title: round(ratio, 3) for title, ratio in found.items()}, flush=True)
-        for title, values in ratios.items():
-            print(f"{name:<10} {title:<22} {summary(values)}")
+        for measure in measures:
+            ratios: dict[str, list[float]] = {}
+            for number in range(options.pairs):
+                for title, ratio in measure(name, number).items():
+                    ratios.setdefault(title, []).append(ratio)
+                print(name, number + 1, {title: round(values[-1], 3) for title, values in ratios.items()}, flush=True)
+            for title, values in ratios.items():
+                print(f"{name:<10} {title:<12} {summary(values)}", flush=True)
 
 
 if __name__ == "__main__":
