@@ -26,6 +26,7 @@ from simulated import (
     descend,
     ends_at_once,
     execute,
+    facts,
     flat_ramps,
     noise,
     open_study,
@@ -1145,6 +1146,19 @@ def test_fixed_configurations_are_trained_to_the_end_beside_the_searched_ones(tm
     assert study.directory.read_curve(study.directory.curve(fixed[2].number)).keys() >= {"lr", "val_loss"}
     assert study.verdict().winner.trial == fixed[0].number
     assert "ramp" not in {finalist.lr_schedule for finalist in study.verdict().finalists}
+
+
+def test_a_study_with_a_fixed_ramp_that_diverged_before_it_was_validated_goes_on(tmp_path: Path) -> None:
+    def diverging(spec: TrialSpec, config: Config) -> Iterator[Report]:
+        if spec.phase == "search" and spec.ramp:
+            return iter([Report(step=1, points=((1, 0.1, math.nan),), over=True, diverged=True, facts=facts(spec))])
+        return train(spec, config)
+
+    execute(open_study(tmp_path, config_of(fixed=FIXED)), train=diverging, reports=80)
+    study = open_study(tmp_path, config_of(fixed=FIXED))
+    assert [(row.state, row.metrics) for row in study.rows() if row.label == "a ramp"] == [("complete", {})]
+    execute(study, train=diverging)
+    assert study.over and study.verdict().winner.lr_schedule
 
 
 def test_fixed_configurations_teach_the_sampler_nothing(tmp_path: Path) -> None:

@@ -811,8 +811,8 @@ class Study:
         """Raises KeyError or ValueError where what has ended does not say how: a line of the journal may be damaged and
         still be JSON."""
         for row in self.rows():
-            measured = row.state != "complete" or row.phase in ("range_test", "test")
-            if row.state not in STATES or not (measured or self.config.metric.name in row.metrics):
+            measured = row.state == "complete" and not self._specs[row.number].ramp  # which may diverge before it is
+            if row.state not in STATES or (measured and self.config.metric.name not in row.metrics):
                 raise ValueError(f"trial {row.number} is {row.state!r} with {sorted(row.metrics)}")
 
     def _numbers(self) -> set[int]:
