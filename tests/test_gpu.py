@@ -167,12 +167,12 @@ def test_what_breaks_on_a_gpu_ends_its_trial_alone(
 
 
 @pytest.mark.gpu
-@pytest.mark.usefixtures("group_of_one")
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_trial_goes_on_from_its_checkpoint_as_if_it_had_never_stopped(
-    precision: str, record_property: Callable[[str, object], None]
+    precision: str, record_property: Callable[[str, object], None], request: pytest.FixtureRequest
 ) -> None:
     one_gpu(f"checkpoints, {precision}", record_property)
+    request.getfixturevalue("group_of_one")  # where there is a GPU
     gpu = torch.device("cuda:0")
     task = make_task(precision=precision, gpus_per_worker=1.0, checkpoints=CheckpointPlan(9, None, 2, "", ""))
     training, reports, states = Training(regression(), task, make_trial(), gpu), [], {}
@@ -192,13 +192,13 @@ def test_a_trial_goes_on_from_its_checkpoint_as_if_it_had_never_stopped(
 
 
 @pytest.mark.gpu
-@pytest.mark.usefixtures("group_of_one")
 @pytest.mark.parametrize("details", [{}, {"precision": "bf16"}, {"clip_norm": 0.3, "accumulate": 2}])
 def test_the_loop_waits_for_the_gpu_once_in_so_many_steps(
-    details: dict[str, Any], record_property: Callable[[str, object], None]
+    details: dict[str, Any], record_property: Callable[[str, object], None], request: pytest.FixtureRequest
 ) -> None:
     """And once a validation, by torch's own count. With fp16 torch's GradScaler waits in each step."""
     one_gpu(f"waits for the GPU, {details or 'fp32'}", record_property)
+    request.getfixturevalue("group_of_one")
     steps = 4 * STEPS_PER_READ
     task, trial = make_task(gpus_per_worker=1.0, report_every=steps, **details), make_trial(max_steps=2 * steps)
     training = Training(regression(), task, trial, torch.device("cuda:0"))
@@ -216,9 +216,11 @@ def test_the_loop_waits_for_the_gpu_once_in_so_many_steps(
 
 
 @pytest.mark.gpu
-@pytest.mark.usefixtures("group_of_one")
-def test_a_warm_worker_keeps_nothing_of_its_trials_on_the_gpu(record_property: Callable[[str, object], None]) -> None:
+def test_a_warm_worker_keeps_nothing_of_its_trials_on_the_gpu(
+    record_property: Callable[[str, object], None], request: pytest.FixtureRequest
+) -> None:
     one_gpu("memory after each trial", record_property)
+    request.getfixturevalue("group_of_one")
     used = []
     training = None
     for number in range(6):
