@@ -14,7 +14,7 @@ BIN := .venv/bin
 SPACE ?= lenet5_mnist
 
 # Set in many containers. Then nothing that is installed here would ever be kept compiled: every worker would compile 2,700
-# modules anew, 12 s of its start.
+# modules anew, 10 s of its start.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: search test test-all check lock format bench landscapes netns gpu-smoke faults faults-sample audit
