@@ -67,7 +67,7 @@ CASES: dict[str, tuple[tuple[int, ...], Callable[[int], dict[str, Any]]]] = {
     ),
     "hybrid_parallel, pipeline": (SEVERAL, lambda gpus: hybrid(pp_size=gpus, num_microbatches=4)),
     "hybrid_parallel, tensor and pipeline": ((4,), lambda gpus: hybrid(tp_size=2, pp_size=2, num_microbatches=4)),
-    # Last: ColossalAI compiles its optimizer when it is used for the first time, for a minute or more.
+    # Last: ColossalAI compiles its optimizer when it is used for the first time.
     "gemini": (ANY, lambda gpus: plugin("gemini", "bf16", optimizer={"name": "HybridAdam"})),
 }
 

@@ -113,7 +113,7 @@ def _plugin(task: Task) -> Any:
     if task.plugin == "fsdp":
         return TorchFSDPPlugin(**_of_fsdp(options, _DTYPES[task.precision]))
     if task.plugin == "low_level_zero" and task.precision == "fp16":
-        options.setdefault("initial_scale", 2.0**16)  # as torch's; from its own, 2**32, it would skip 17 steps
+        options.setdefault("initial_scale", 2.0**16)  # as torch's; from its own, 2**32, it skips 15 steps and more
     if task.plugin == "gemini" and task.accumulate > 1:
         options["enable_gradient_accumulation"] = True
     if task.plugin == "hybrid_parallel":
