@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
 from tune_lr.errors import InputError, one_line
+from tune_lr.exchange import exchange_in_memory
 from tune_lr.plugins import DTYPES
 from tune_lr.stand_ins import compiled_when_called, left_out
 from tune_lr.trial import Task
@@ -47,7 +48,8 @@ with warnings.catch_warnings(), left_out("peft", "bitsandbytes"), compiled_when_
 class CPUDDPPlugin(TorchDDPPlugin):  # type: ignore[misc]
     """DDP that leaves BatchNorm as it is: ColossalAI's own always converts to SyncBatchNorm, which wants a GPU.
 
-    Each rank then normalises by its own part of the batch, as plain DDP does.
+    Each rank then normalises by its own part of the batch, as plain DDP does. Ranks of one machine exchange gradients
+    through its memory.
     """
 
     def configure(
@@ -59,7 +61,11 @@ class CPUDDPPlugin(TorchDDPPlugin):  # type: ignore[misc]
         lr_scheduler: Any = None,
     ) -> tuple[Any, ...]:
         wrapped = OptimizerWrapper(optimizer) if optimizer is not None else None
-        return TorchDDPModel(model, **self.ddp_kwargs), wrapped, criterion, dataloader, lr_scheduler
+        # What is no part of the model's state, the causal mask of a transformer say, is the same on all ranks.
+        self.ddp_kwargs["broadcast_buffers"] &= any(name in model.state_dict() for name, _ in model.named_buffers())
+        boosted = TorchDDPModel(model, **self.ddp_kwargs)
+        exchange_in_memory(boosted.module)
+        return boosted, wrapped, criterion, dataloader, lr_scheduler
 
 
 PLUGINS = {
