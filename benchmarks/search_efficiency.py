@@ -1,10 +1,12 @@
 """How many optimizer steps does a search take to reach the best (LR schedule, LR)?
 
-    python benchmarks/search_efficiency.py [--repetitions 20] [--only NAME ...] [--methods NAME ...] [--plot FILE]
-    python benchmarks/search_efficiency.py --studies [--repetitions 20]
+    python benchmarks/search_efficiency.py [--shapes] [--repetitions 20] [--only NAME ...] [--methods NAME ...]
+        [--plot FILE]
+    python benchmarks/search_efficiency.py --studies [--shapes] [--repetitions 20]
     python benchmarks/search_efficiency.py --live --only mlp_adamw cnn_bn [--repetitions 8]
 
-Replays searches on `landscapes/`: six schedules in their default shape, any LR. Two questions, kept apart:
+Replays searches on `landscapes/`: six schedules in their default shape, or with `--shapes` in 34 shapes, at any LR.
+Two questions, kept apart:
 
 **Steps.** Each trial shows its mean over all seeds of the landscape, to all methods and to the judge: how fast does a
 method find the lowest place? Counted are optimizer steps, ramps included. What a method would name at each moment is
@@ -26,9 +28,11 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from multiprocessing import Pool
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
@@ -42,7 +46,10 @@ from landscapes.landscape import (
     RAMPS,
     SCHEDULES,
     SEARCH_SEEDS,
+    SHAPES,
     Landscape,
+    cell_name,
+    default_shape,
     load,
     load_ramps,
     names,
@@ -68,20 +75,27 @@ Trace = list[tuple[float, float]]  # full trainings so far, and the regret of wh
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-SPACE = {"lr_schedule": {"choices": {name: {} for name in SCHEDULES}}}
 IN_MEMORY = Path("/dev/shm")  # studies write and sync a lot
+
+
+def draw(landscape: Landscape, choose: Callable[[str, Sequence[Any]], Any]) -> str:
+    """A schedule and, where the landscape has them, a shape."""
+    name = str(choose("lr_schedule", SCHEDULES))
+    shape = SHAPES[name] if landscape.has_shapes else {}
+    return cell_name(name, {key: float(choose(f"{name}.{key}", values)) for key, values in shape.items()})
 
 
 def random_search(landscape: Landscape, ramps: dict[str, Array], repetition: int) -> Iterator[Trial]:
     rng = np.random.default_rng(repetition)
     while True:
-        name, lr = str(rng.choice(SCHEDULES)), float(np.exp(rng.uniform(np.log(LOW), np.log(HIGH))))
+        name = draw(landscape, lambda _, values: rng.choice(values))
+        lr = float(np.exp(rng.uniform(np.log(LOW), np.log(HIGH))))
         yield landscape.max_steps, (name, lr, landscape.loss(name, lr))
 
 
 def grid_search(landscape: Landscape, ramps: dict[str, Array], repetition: int) -> Iterator[Trial]:
     """Thirteen LRs, two a decade, in any order."""
-    cells = [(name, float(lr)) for name in SCHEDULES for lr in np.geomspace(LOW, HIGH, 13)]
+    cells = [(name, float(lr)) for name in landscape.schedules() for lr in np.geomspace(LOW, HIGH, 13)]
     for i in np.random.default_rng(repetition).permutation(len(cells)):
         yield landscape.max_steps, (*cells[i], landscape.loss(*cells[i]))
 
@@ -93,7 +107,7 @@ def tpe_and_asha(landscape: Landscape, ramps: dict[str, Array], repetition: int)
     rungs: dict[int, list[float]] = {1: [], 4: []}
     while True:
         trial = study.ask()
-        name, lr = trial.suggest_categorical("lr_schedule", SCHEDULES), trial.suggest_float("lr", LOW, HIGH, log=True)
+        name, lr = draw(landscape, trial.suggest_categorical), trial.suggest_float("lr", LOW, HIGH, log=True)
         curve = landscape.curve(name, lr)
         stop = POINTS
         for point, seen in rungs.items():
@@ -130,10 +144,11 @@ def optuna_in_bounds(
     for name in SCHEDULES if bounds.suggestion else ():
         drawn = search_space.Draw(lr=0.0, lr_schedule=name, parameters={})
         lr = search_space.expected_lr(drawn, bounds.suggestion or 0.0, landscape.max_steps, None)
-        study.enqueue_trial({"lr_schedule": name, "lr": min(max(lr, low), high)})
+        shape = {f"{name}.{key}": value for key, value in default_shape(name).items()}
+        study.enqueue_trial({"lr_schedule": name, "lr": min(max(lr, low), high), **shape})
     while True:
         trial = study.ask()
-        name, lr = trial.suggest_categorical("lr_schedule", SCHEDULES), trial.suggest_float("lr", low, high, log=True)
+        name, lr = draw(landscape, trial.suggest_categorical), trial.suggest_float("lr", low, high, log=True)
         study.tell(trial, loss := landscape.loss(name, lr))
         yield landscape.max_steps, (name, lr, loss)
 
@@ -149,6 +164,12 @@ def gp(seed: int) -> BaseSampler:
 # --- ours
 
 
+def parameters_of(landscape: Landscape, lr: dict[str, object]) -> dict[str, object]:
+    shapes = SHAPES if landscape.has_shapes else dict.fromkeys(SCHEDULES, {})
+    choices = {name: {key: {"values": list(values)} for key, values in shape.items()} for name, shape in shapes.items()}
+    return {"lr": lr, "lr_schedule": {"choices": choices}}
+
+
 def config_of(landscape: Landscape, repetition: int, trials: int, **changes: object) -> Config:
     tenth = landscape.max_steps // POINTS
     return parse_config(
@@ -160,7 +181,7 @@ def config_of(landscape: Landscape, repetition: int, trials: int, **changes: obj
             "seed": repetition,
             "confirm": {"top": 0, "seeds": 1},
             "optimizer": {"name": "sgd"},
-            "parameters": {"lr": {"min": "range_test", "max": "range_test"}, **SPACE},
+            "parameters": parameters_of(landscape, {"min": "range_test", "max": "range_test"}),
             **changes,
         }
     )
@@ -193,10 +214,11 @@ def recorded(landscape: Landscape, study_seed: int, seed: int | None) -> Show:
     """`seed` is the one that search trials show; None: the mean. Confirmations are made up."""
 
     def show(spec: TrialSpec) -> Array:
+        name = cell_name(spec.lr_schedule, spec.parameters)
         if spec.phase == "search":
-            return landscape.curve(spec.lr_schedule, spec.lr, seed)
+            return landscape.curve(name, spec.lr, seed)
         rng = np.random.default_rng([study_seed, spec.seed, spec.number])
-        return landscape.curve(spec.lr_schedule, spec.lr) * math.exp(rng.normal(0, landscape.noise))
+        return landscape.curve(name, spec.lr) * math.exp(rng.normal(0, landscape.noise))
 
     return show
 
@@ -232,6 +254,10 @@ def ours(landscape: Landscape, ramps: dict[str, Array], repetition: int, **chang
         yield steps, None if math.isnan(loss) else (spec.lr_schedule, spec.lr, loss)
 
 
+def ours_without_a_range_test(landscape: Landscape, ramps: dict[str, Array], repetition: int) -> Iterator[Trial]:
+    yield from ours(landscape, ramps, repetition, parameters=parameters_of(landscape, {"min": LOW, "max": HIGH}))
+
+
 def ours_at_one_lr(landscape: Landscape, ramps: dict[str, Array], repetition: int) -> Iterator[Trial]:
     """Ours, which expects the same LR to be best for all schedules."""
     pace, lr_range_test.PACE = lr_range_test.PACE, 0.0
@@ -250,7 +276,7 @@ METHODS: dict[str, Method] = {
     "LR finder + one-cycle": finder_and_onecycle,
     "tune-lr": ours,
     "- three ramps": partial(ours, range_test={"replicates": 3}),
-    "- without the range test": partial(ours, parameters={"lr": {"min": LOW, "max": HIGH}, **SPACE}),
+    "- without the range test": ours_without_a_range_test,
     "- one LR expected for all": ours_at_one_lr,
     "- random sampler": partial(ours, sampler={"name": "random"}),
     "- TPE": partial(ours, sampler={"name": "tpe"}),
@@ -274,12 +300,24 @@ def trace(method: Method, landscape: Landscape, ramps: dict[str, Array], repetit
     return points
 
 
+def traces(job: tuple[str, str, bool, int]) -> list[Trace]:
+    """Of one method on one workload, in a process of its own."""
+    title, workload, shapes, repetitions = job
+    horizon = HORIZON * {"random": 10, "grid": 10, "TPE + ASHA, wide": 2}.get(title, 1)
+    landscape, ramps = load(workload, shapes), load_ramps(workload)
+    return [trace(METHODS[title], landscape, ramps, repetition, horizon) for repetition in range(repetitions)]
+
+
 def trainings_to(points: Trace, regret: float) -> float:
     return next((there for there, value in points if value <= regret), math.inf)
 
 
 def regret_at(points: Trace, trainings: float) -> float:
     return next((value for there, value in reversed(points) if there <= trainings), math.inf)
+
+
+def unprefixed(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.partition(".")[2]: value for name, value in parameters.items()}
 
 
 def whole_study(
@@ -292,10 +330,11 @@ def whole_study(
     for study, _, steps, _ in replay(config, ramps, show):  # noqa: B007
         total += steps
     winner = study.verdict().winner
-    regret = landscape.loss(winner.lr_schedule, winner.lr) / landscape.lowest - 1
+    name = cell_name(winner.lr_schedule, unprefixed(winner.parameters))
+    regret = landscape.loss(name, winner.lr) / landscape.lowest - 1
     best_name = min(landscape.schedules(), key=landscape.best)
     lrs, losses = landscape.means(best_name)
-    seeds = landscape.seeds_at(winner.lr_schedule, winner.lr), landscape.seeds_at(best_name, lrs[losses.argmin()])
+    seeds = landscape.seeds_at(name, winner.lr), landscape.seeds_at(best_name, lrs[losses.argmin()])
     error = landscape.noise * math.sqrt(sum(1 / n for n in seeds))
     return total / landscape.max_steps, regret, regret <= 2 * error
 
@@ -307,76 +346,82 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f} %" if math.isfinite(value) else "-"
 
 
-def compare(landscapes: Sequence[Landscape], methods: Sequence[str], repetitions: int) -> dict[str, list[list[Trace]]]:
-    """By method and landscape: the traces. Prints the tables."""
-    found: dict[str, list[list[Trace]]] = {}
+def compare(
+    workloads: Sequence[str], shapes: bool, methods: Sequence[str], repetitions: int
+) -> dict[str, list[list[Trace]]]:
+    """By method and workload: the traces. Prints the tables."""
     header = ["to 10 %", "to 5 %", "to 2 %", "regret at 8", "at 12", "worst at 12", "at 24", "worst at 24"]
     print(
         f"In full trainings; medians over {repetitions} repetitions, then over workloads (worst: of the workloads).\n"
     )
     print("| method | " + " | ".join(header) + " |\n|" + "---|" * (len(header) + 1))
-    for title in methods:
-        found[title] = []
-        horizon = HORIZON * {"random": 10, "grid": 10, "TPE + ASHA, wide": 2}.get(title, 1)
-        for landscape in landscapes:
-            ramps = load_ramps(landscape.name)
-            found[title].append(
-                [trace(METHODS[title], landscape, ramps, repetition, horizon) for repetition in range(repetitions)]
-            )
-        print(f"| {title} | {' | '.join(row(found[title]))} |", flush=True)
+    jobs = [(title, workload, shapes, repetitions) for title in methods for workload in workloads]
+    found: dict[str, list[list[Trace]]] = {title: [] for title in methods}
+    with Pool() as pool:
+        for job, done in zip(jobs, pool.imap(traces, jobs), strict=True):
+            title = job[0]
+            found[title].append(done)
+            if len(found[title]) == len(workloads):
+                print(f"| {title} | {' | '.join(row(found[title]))} |", flush=True)
     for group in ("chosen on", "judged"):
-        inside = [i for i, one in enumerate(landscapes) if (one.name in CHOSEN_ON) == (group == "chosen on")]
+        inside = [i for i, name in enumerate(workloads) if (name in CHOSEN_ON) == (group == "chosen on")]
         if inside:
             print(f"\nOf the workloads {group}:\n\n| method | {' | '.join(header)} |\n|{'---|' * (len(header) + 1)}")
-            for title, traces in found.items():
-                print(f"| {title} | {' | '.join(row([traces[i] for i in inside]))} |")
+            for title, of_all in found.items():
+                print(f"| {title} | {' | '.join(row([of_all[i] for i in inside]))} |")
     print("\nRegret after 12 full trainings, median (5th to 95th percentile):\n")
     print(f"| workload | {' | '.join(methods)} |\n|{'---|' * (len(methods) + 1)}")
-    for i, landscape in enumerate(landscapes):
+    for i, name in enumerate(workloads):
         cells = []
-        for traces in found.values():
-            regrets = [min(1e9, regret_at(points, 12)) for points in traces[i]]
+        for of_all in found.values():
+            regrets = [min(1e9, regret_at(points, 12)) for points in of_all[i]]
             low, middle, high = np.percentile(regrets, [5, 50, 95])
             cells.append(f"{percent(middle)} ({100 * low:.0f} to {100 * high:.0f})" if high < 1e9 else "-")
-        print(f"| {landscape.name} | {' | '.join(cells)} |")
+        print(f"| {name} | {' | '.join(cells)} |")
     return found
 
 
-def row(traces: list[list[Trace]]) -> list[str]:
-    reached = [np.median([[trainings_to(p, r) for p in one] for one in traces], axis=1) for r in (0.10, 0.05, 0.02)]
-    regrets = {n: np.median([[regret_at(p, n) for p in one] for one in traces], axis=1) for n in (8, 12, 24)}
+def row(of_all: list[list[Trace]]) -> list[str]:
+    reached = [np.median([[trainings_to(p, r) for p in one] for one in of_all], axis=1) for r in (0.10, 0.05, 0.02)]
+    regrets = {n: np.median([[regret_at(p, n) for p in one] for one in of_all], axis=1) for n in (8, 12, 24)}
     cells = [f"{np.median(values):.1f}" for values in reached] + [percent(float(np.median(regrets[8])))]
     for n in (12, 24):
         cells += [percent(float(np.median(regrets[n]))), percent(float(np.max(regrets[n])))]
     return cells
 
 
-def studies(landscapes: Sequence[Landscape], repetitions: int) -> None:
-    kinds: dict[str, dict[str, object]] = {
-        f"tune-lr, {TRIALS} trials": {},
-        "- random sampler": {"sampler": {"name": "random"}},
-        "- TPE": {"sampler": {"name": "tpe"}},
-        "- pruned at 10, 30, 90 %": {"pruner": {"name": "asha", "reduction_factor": 3}},
-        "- not confirmed": {"confirm": {"top": 0, "seeds": 1}},
-    }
-    print(
-        f"Whole studies with one seed and a confirmation; {repetitions} repetitions of {len(landscapes)} workloads.\n"
-    )
+STUDIES: dict[str, dict[str, object]] = {
+    f"tune-lr, {TRIALS} trials": {},
+    "- random sampler": {"sampler": {"name": "random"}},
+    "- TPE": {"sampler": {"name": "tpe"}},
+    "- pruned at 10, 30, 90 %": {"pruner": {"name": "asha", "reduction_factor": 3}},
+    "- not confirmed": {"confirm": {"top": 0, "seeds": 1}},
+}
+
+
+def whole_studies(job: tuple[str, str, bool, int]) -> list[tuple[float, float, bool]]:
+    """Of one kind on one workload, in a process of its own."""
+    title, workload, shapes, repetitions = job
+    landscape, ramps = load(workload, shapes), load_ramps(workload)
+    return [whole_study(landscape, ramps, repetition, **STUDIES[title]) for repetition in range(repetitions)]
+
+
+def studies(workloads: Sequence[str], shapes: bool, repetitions: int) -> None:
+    print(f"Whole studies with one seed and a confirmation; {repetitions} repetitions of {len(workloads)} workloads.\n")
     print("| study | trainings in all | median regret | 90th percentile | within the noise | worst workload |")
     print("|---|---|---|---|---|---|")
-    for title, changes in kinds.items():
-        found = [
-            [whole_study(one, load_ramps(one.name), repetition, **changes) for repetition in range(repetitions)]
-            for one in landscapes
-        ]
-        cells = np.array(found, dtype=float)  # (workload, repetition, figure)
-        inside = cells[..., 2].mean(axis=1)
-        worst = f"{landscapes[int(inside.argmin())].name}, {100 * inside.min():.0f} %"
-        print(
-            f"| {title} | {np.median(cells[..., 0]):.1f} | {percent(float(np.median(cells[..., 1])))} | "
-            f"{percent(float(np.percentile(cells[..., 1], 90)))} | {100 * inside.mean():.0f} % | {worst} |",
-            flush=True,
-        )
+    with Pool() as pool:
+        jobs = [(title, workload, shapes, repetitions) for title in STUDIES for workload in workloads]
+        done = pool.imap(whole_studies, jobs)
+        for title in STUDIES:
+            cells = np.array([next(done) for _ in workloads], dtype=float)  # (workload, repetition, figure)
+            inside = cells[..., 2].mean(axis=1)
+            worst = f"{workloads[int(inside.argmin())]}, {100 * inside.min():.0f} %"
+            print(
+                f"| {title} | {np.median(cells[..., 0]):.1f} | {percent(float(np.median(cells[..., 1])))} | "
+                f"{percent(float(np.percentile(cells[..., 1], 90)))} | {100 * inside.mean():.0f} % | {worst} |",
+                flush=True,
+            )
 
 
 def live(workloads: Sequence[str], repetitions: int) -> None:
@@ -420,7 +465,7 @@ def live(workloads: Sequence[str], repetitions: int) -> None:
                 for study, _, steps, _ in replay(config, ramps, show):  # noqa: B007
                     spent += steps
                 won = study.verdict().winner
-                shape = {name.partition(".")[2]: value for name, value in won.parameters.items()}
+                shape = unprefixed(won.parameters)
                 fresh = [train_cell(work, won.lr_schedule, won.lr, 10_000 + seed, shape)[-1] for seed in range(8)]
                 losses[title].append(float(np.mean(fresh)))
                 costs[title].append(spent / config.max_steps)
@@ -443,10 +488,10 @@ def plot(found: dict[str, list[list[Trace]]], path: Path) -> None:
 
     trainings = np.arange(1, HORIZON + 1, 0.25)
     figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
-    for title, traces in found.items():
+    for title, of_all in found.items():
         if title.startswith("-"):
             continue
-        regrets = np.array([[[min(9.0, regret_at(p, n)) for n in trainings] for p in one] for one in traces])
+        regrets = np.array([[[min(9.0, regret_at(p, n)) for n in trainings] for p in one] for one in of_all])
         middle = 100 * np.median(np.median(regrets, axis=1), axis=0)
         beyond = f" ({middle[-1]:.0f} %)" if middle[-1] > 60 else ""
         axes.plot(trainings, middle, label=f"{title}{beyond}", linewidth=2.5 if title == "tune-lr" else 1.2)
@@ -463,6 +508,7 @@ def plot(found: dict[str, list[list[Trace]]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Compares searches on the landscapes, in optimizer steps.")
     parser.add_argument("--repetitions", type=int, default=20)
+    parser.add_argument("--shapes", action="store_true", help="search over shapes of the LR schedules too")
     parser.add_argument("--only", nargs="+", choices=names(), default=names(), help="these workloads")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="these methods")
     parser.add_argument("--plot", type=Path, help="write a picture of the methods that are no variants of ours")
@@ -473,11 +519,10 @@ def main() -> None:
     if options.live:
         live(options.only, options.repetitions)
         return
-    landscapes = [load(name) for name in options.only]
     if options.studies:
-        studies(landscapes, options.repetitions)
+        studies(options.only, options.shapes, options.repetitions)
         return
-    found = compare(landscapes, options.methods, options.repetitions)
+    found = compare(options.only, options.shapes, options.methods, options.repetitions)
     if options.plot:
         plot(found, options.plot)
 

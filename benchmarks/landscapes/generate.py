@@ -1,16 +1,17 @@
 """Makes the ground truth of the benchmarks: what every LR schedule reaches at every LR, on small workloads of many
 kinds.
 
-    chrt -i 0 nice -n 19 .venv/bin/python benchmarks/landscapes/generate.py [--minutes 60] [--only mlp_adamw ...]
+    .venv/bin/python benchmarks/landscapes/generate.py [--minutes 60] [--processes 2] [--only mlp_adamw ...]
 
-Per workload, `NAME.csv` has one line for a training (schedule in its default shape, LR, seed) with the validation loss
-before the first step and at each tenth of the way, and `NAME.npz` the training losses of LR range tests: tune-lr's own
-default ramp and those of its peers, 20 seeds each. A plain loop on one thread, nothing of Ray or ColossalAI; the LRs
+Per workload, `NAME.csv` has one line for a training (LR schedule and shape, LR, seed) with the validation loss before
+the first step and at each tenth of the way, and `NAME.npz` the training losses of LR range tests: tune-lr's own default
+ramp and those of its peers, 20 seeds each. A plain loop, nothing of Ray or ColossalAI, one thread a training; the LRs
 come from `tune_lr.lr_schedules`, the optimizers from `tune_lr.optimizers`.
 
-It goes on where it was stopped, at any moment. In stages, so that the files are of use early: one seed everywhere; the
-ramps; the other seeds; then 12 more seeds for all that comes within 15 % of the workload's best, for each schedule's
-three best LRs, and for all within 15 % of its best. To change a workload, delete its files.
+It goes on where it was stopped, at any moment. In stages, so that the files are of use early: three seeds of each
+schedule in its default shape, then the ramps; three seeds of all other shapes; 12 more seeds for all that comes within
+10 % of the best, and for each schedule's LRs within 15 % of its best; last, 36 more for all within 3 % of the best. To
+change a workload, delete its files.
 """
 
 import argparse
@@ -21,10 +22,21 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from multiprocessing import Pool
 
 import numpy as np
 import torch
-from landscape import FOLDER, POINTS, RAMP_SEEDS, RAMPS, SCHEDULES, SEARCH_SEEDS, curve_fields
+from landscape import (
+    FOLDER,
+    POINTS,
+    RAMP_SEEDS,
+    RAMPS,
+    SCHEDULES,
+    SEARCH_SEEDS,
+    all_shapes,
+    curve_fields,
+    schedule_and_shape,
+)
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -36,11 +48,12 @@ from tune_lr.workloads.lenet5 import LeNet5, mnist_5k
 
 LRS = 13  # at first, six a decade; where the best lies at an end, more
 MORE_LRS = 6  # at each end at most
-NEAR = 0.15
-TRUTH_SEEDS = range(3, 15)
+NEAR, CLOSE, CLOSEST = 0.15, 0.10, 0.03
+TRUTH_SEEDS, MORE_SEEDS = range(3, 15), range(15, 51)
 
 Data = tuple[Tensor, Tensor, Tensor, Tensor]  # training inputs and targets, validation inputs and targets
-Cells = dict[tuple[str, float, int], list[float]]  # (schedule, LR, seed): validation losses
+Key = tuple[str, float, int]  # the LR schedule, with its shape where that is not the default; the LR; the seed
+Cells = dict[Key, list[float]]  # validation losses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -336,8 +349,10 @@ def batches(items: int, batch_size: int, steps: int, seed: int) -> Iterator[Tens
 def train_cell(
     work: Work, name: str, lr: float, seed: int, parameters: Mapping[str, object] | None = None
 ) -> list[float]:
-    """The validation losses of one training, POINTS + 1 of them, inf once it has diverged."""
-    schedule = make_lr_schedule(name, parameters or {}, work.max_steps)
+    """The validation losses of one training, POINTS + 1 of them, inf once it has diverged. The shape of the LR schedule
+    is in its name, as landscapes have it, or in the parameters."""
+    lr_schedule, shape = schedule_and_shape(name)
+    schedule = make_lr_schedule(lr_schedule, parameters or shape, work.max_steps)
     steps = range(work.max_steps)
     lrs, momenta = [schedule.lr(lr, step) for step in steps], [schedule.momentum(step) for step in steps]
     _, values = descend(
@@ -364,7 +379,7 @@ def read_cells(work: Work) -> Cells:
         }
 
 
-def append_cell(work: Work, key: tuple[str, float, int], values: list[float]) -> None:
+def append_cell(work: Work, key: Key, values: list[float]) -> None:
     with open(FOLDER / f"{work.name}.csv", "a", newline="") as file:
         row = [key[0], f"{key[1]:.4g}", key[2], work.max_steps, *(f"{value:.5g}" for value in values)]
         csv.writer(file, lineterminator="\n").writerow(row)
@@ -429,70 +444,80 @@ def grid(work: Work, cells: Cells, name: str) -> list[float]:
             return lrs
 
 
-def near(work: Work, cells: Cells, name: str, most: int) -> list[float]:
-    """At most so many LRs of a schedule that come within NEAR of its best, the best first."""
+def near(work: Work, cells: Cells, name: str) -> list[float]:
+    """The LRs of a schedule that come within NEAR of its best."""
     losses = {lr: first_loss(cells, name, lr) for lr in grid(work, cells, name)}
-    ranked = sorted(losses, key=losses.__getitem__)[:most]
-    return [lr for lr in ranked if losses[lr] <= (1 + NEAR) * min(losses.values())]
+    return [lr for lr, loss in losses.items() if loss <= (1 + NEAR) * min(losses.values())]
 
 
-def lowest(work: Work, cells: Cells) -> list[tuple[str, float]]:
-    """What comes within NEAR of the workload's best, each by its mean over the seeds it has."""
+def lowest(cells: Cells, within: float) -> list[tuple[str, float]]:
+    """What comes so near to the workload's best, each by its mean over the seeds it has."""
     losses: dict[tuple[str, float], list[float]] = {}
     for (name, lr, _), values in cells.items():
         losses.setdefault((name, lr), []).append(np.fmin(values[-1], values[0]))
     means = {cell: float(np.mean(values)) for cell, values in losses.items()}
-    return [cell for cell, mean in means.items() if mean <= (1 + NEAR) * min(means.values())]
+    return [cell for cell, mean in means.items() if mean <= (1 + within) * min(means.values())]
 
 
-Stage = Callable[[Work, Cells], list[tuple[str, float, int]]]
-STAGES: tuple[Stage | None, ...] = (
-    lambda work, cells: [(name, lr, 0) for name in SCHEDULES for lr in grid(work, cells, name)],
-    None,  # the ramps
+BY_NAME = {work.name: work for work in WORKLOADS}
+Stage = Callable[[Work, Cells], list[Key]]
+
+
+def everywhere(names: Sequence[str], seeds: Sequence[int]) -> Stage:
+    return lambda work, cells: [(name, lr, seed) for seed in seeds for name in names for lr in grid(work, cells, name)]
+
+
+STAGES: tuple[Stage, ...] = (
+    everywhere(SCHEDULES, [0]),
+    everywhere(SCHEDULES, SEARCH_SEEDS),
+    everywhere(all_shapes(), [0]),
+    everywhere(all_shapes(), SEARCH_SEEDS),
+    lambda work, cells: [(*cell, seed) for seed in TRUTH_SEEDS for cell in lowest(cells, CLOSE)],
     lambda work, cells: [
-        (name, lr, seed) for seed in SEARCH_SEEDS for name in SCHEDULES for lr in grid(work, cells, name)
+        (name, lr, seed) for seed in TRUTH_SEEDS for name in SCHEDULES for lr in near(work, cells, name)
     ],
-    lambda work, cells: [(*cell, seed) for seed in TRUTH_SEEDS for cell in lowest(work, cells)],
-    lambda work, cells: [
-        (name, lr, seed) for seed in TRUTH_SEEDS for name in SCHEDULES for lr in near(work, cells, name, 3)
-    ],
-    lambda work, cells: [
-        (name, lr, seed) for seed in TRUTH_SEEDS for name in SCHEDULES for lr in near(work, cells, name, LRS)
-    ],
+    lambda work, cells: [(*cell, seed) for seed in MORE_SEEDS for cell in lowest(cells, CLOSEST)],
 )
+RAMPS_AFTER = 1  # the stage that they follow
+
+
+def train(job: tuple[str, Key]) -> tuple[str, Key, list[float]]:
+    """In a process of the pool."""
+    torch.set_num_threads(1)
+    name, key = job
+    return name, key, train_cell(BY_NAME[name], *key)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Makes or completes the landscapes; may be stopped at any moment.")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after so long")
-    parser.add_argument("--only", nargs="+", choices=[work.name for work in WORKLOADS], help="these workloads")
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="trainings at a time")
+    parser.add_argument("--only", nargs="+", choices=BY_NAME, help="these workloads")
     options = parser.parse_args()
-    torch.set_num_threads(1)
     works = [work for work in WORKLOADS if not options.only or work.name in options.only]
     ends = time.monotonic() + 60 * options.minutes
     cells = {work.name: read_cells(work) for work in works}
-    for number, stage in enumerate(STAGES, 1):
-        for work in works:
-            started, cpu, trained = time.monotonic(), time.process_time(), 0
-            if stage is None:
-                while (missing := missing_ramp(work)) is not None:
+    with Pool(options.processes) as pool:
+        for number, stage in enumerate(STAGES):
+            started, trained = time.monotonic(), 0
+            # What is wanted may grow with what was found.
+            while jobs := [
+                (work.name, key)
+                for work in works
+                for key in dict.fromkeys(stage(work, cells[work.name]))
+                if key not in cells[work.name]
+            ]:
+                for name, key, values in pool.imap_unordered(train, jobs):
+                    cells[name][key] = values
+                    append_cell(BY_NAME[name], key, values)
+                    trained += 1
                     if time.monotonic() > ends:
                         return
-                    run_ramp(work, *missing)
-                    trained += 1
-            else:
-                # What is wanted may grow with what was found.
-                while todo := [key for key in stage(work, cells[work.name]) if key not in cells[work.name]]:
-                    for key in todo:
-                        if time.monotonic() > ends:
-                            return
-                        values = train_cell(work, *key)
-                        cells[work.name][key] = values
-                        append_cell(work, key, values)
-                        trained += 1
-            if trained:
-                seconds, used = time.monotonic() - started, time.process_time() - cpu
-                print(f"stage {number} {work.name}: {trained} in {seconds:.0f} s, {used:.0f} s of CPU", flush=True)
+            print(f"stage {number}: {trained} trainings in {time.monotonic() - started:.0f} s", flush=True)
+            if number == RAMPS_AFTER:
+                for work in works:
+                    while (missing := missing_ramp(work)) is not None and time.monotonic() < ends:
+                        run_ramp(work, *missing)
 
 
 if __name__ == "__main__":

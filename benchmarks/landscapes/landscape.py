@@ -1,10 +1,13 @@
-"""Reads the landscapes that `generate.py` made: final losses over (LR schedule, LR), and curves of LR range tests."""
+"""Reads the landscapes that `generate.py` made: final losses over (LR schedule, its shape, LR), and curves of LR range
+tests."""
 
 import csv
 import math
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +15,21 @@ from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 
 from tune_lr.lr_range_test import Ramp
+from tune_lr.lr_schedules import SCHEDULES as KNOWN
 
 Array = NDArray[np.float64]
 
 FOLDER = Path(__file__).parent
-SCHEDULES = ("constant", "step", "exponential", "cosine", "onecycle", "cyclic")  # in their default shape
+# What is searched over of each LR schedule's shape, the default among it.
+SHAPES: dict[str, dict[str, tuple[float, ...]]] = {
+    "constant": {},
+    "step": {"step_size": (0.2, 0.34, 0.5), "gamma": (0.1, 0.3, 0.6)},
+    "exponential": {"final_factor": (0.001, 0.01, 0.1)},
+    "cosine": {"floor": (0.0, 0.05, 0.2)},
+    "onecycle": {"pct_start": (0.1, 0.3, 0.5), "div_factor": (5.0, 25.0, 100.0)},
+    "cyclic": {"step_size_up": (0.125, 0.25, 0.5), "floor": (0.01, 0.1, 0.3)},
+}
+SCHEDULES = tuple(SHAPES)  # each in its default shape
 POINTS = 10  # validations, the last one at the end
 SEARCH_SEEDS = (0, 1, 2)  # every cell has them; later seeds are for the truth alone
 RAMP_SEEDS = range(1000, 1020)
@@ -32,6 +45,34 @@ RAMPS: dict[str, Array] = {
 }
 
 
+def default_shape(lr_schedule: str) -> dict[str, float]:
+    defaults = {parameter.name: parameter.default for parameter in KNOWN[lr_schedule].parameters}
+    defaults["final_factor"] = 0.01  # where none of an exponential's parameters is given
+    return {name: defaults[name] for name in SHAPES[lr_schedule]}
+
+
+def cell_name(lr_schedule: str, shape: Mapping[str, object]) -> str:
+    """What a landscape calls a schedule: `step` in its default shape, else `step step_size=0.2 gamma=0.1`."""
+    default = default_shape(lr_schedule)
+    whole = {name: shape.get(name, default[name]) for name in default}
+    return " ".join([lr_schedule, *(f"{name}={value:g}" for name, value in whole.items() if whole != default)])
+
+
+def schedule_and_shape(cell_name: str) -> tuple[str, dict[str, float]]:
+    """The other way round; a default shape is {}."""
+    lr_schedule, *shape = cell_name.split()
+    return lr_schedule, {name: float(value) for name, _, value in (part.partition("=") for part in shape)}
+
+
+def all_shapes() -> list[str]:
+    """Every shape of every schedule, by its name."""
+    return [
+        cell_name(lr_schedule, dict(zip(shape, values, strict=True)))
+        for lr_schedule, shape in SHAPES.items()
+        for values in product(*shape.values())
+    ]
+
+
 def curve_fields() -> list[str]:
     """The columns of validation losses: before the first step, and at each tenth of the way."""
     return [f"loss_{point}" for point in range(POINTS + 1)]
@@ -39,7 +80,8 @@ def curve_fields() -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class Landscape:
-    """What one workload reaches: `curves[lr_schedule, lr][seed]` is the validation loss, shape (POINTS + 1,).
+    """What one workload reaches: `curves[lr_schedule, lr][seed]` is the validation loss, shape (POINTS + 1,). Where it
+    was loaded with all shapes, each of them counts as an LR schedule here.
 
     A loss that is no better than before the first step, or not finite, counts as that: nothing was learned. Between the
     LRs that were trained a curve is drawn in log LR that is smooth and never overshoots (Fritsch and Carlson, "Monotone
@@ -66,7 +108,11 @@ class Landscape:
         return PchipInterpolator(np.log([lr for lr, _ in cells]), [np.mean(curves, axis=0) for curves in chosen])
 
     def schedules(self) -> list[str]:
-        return [name for name in SCHEDULES if name in self._cells]
+        return [name for name in all_shapes() if name in self._cells]
+
+    @property
+    def has_shapes(self) -> bool:
+        return len(self._cells) > len(SCHEDULES)
 
     def means(self, lr_schedule: str) -> tuple[Array, Array]:
         """The LRs of a schedule, rising, and the mean of the final losses at each, both of shape (n,)."""
@@ -111,10 +157,13 @@ class Landscape:
         return min([self.loss(lr_schedule, low), self.loss(lr_schedule, high), *inside])
 
 
-def load(name: str) -> Landscape:
+def load(name: str, shapes: bool = False) -> Landscape:
+    """Each schedule in its default shape, or in all of them."""
     curves: dict[tuple[str, float], dict[int, Array]] = defaultdict(dict)
     with open(FOLDER / f"{name}.csv", newline="") as file:
         for row in csv.DictReader(file):
+            if not shapes and row["lr_schedule"] not in SCHEDULES:
+                continue
             curve = np.array([float(row[field]) for field in curve_fields()])
             curves[row["lr_schedule"], float(row["lr"])][int(row["seed"])] = np.fmin(curve, curve[0])
             max_steps = int(row["steps"])
