@@ -17,6 +17,7 @@ a trial that diverged counts as a bad one, not as 1e30.
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ from tune_lr.search_space import Suggests
 
 Array = NDArray[np.float64]
 
-CANDIDATES = 200
+CANDIDATES = 500
 # Of a long study only so many of the best and of the latest trials are looked at: a proposal costs the same throughout.
 BEST, LATEST = 50, 200
 # What Optuna calls the LR. It enters as the distance from the expected one, not as a parameter like others.
@@ -49,9 +50,9 @@ OWN, OWN_DECADES = 0.2, 0.3  # how much else each has of its own
 NOISE = 0.05
 # Nothing is proposed twice: nearer than this, and as much alike, is the same.
 SAME_DECADES, SAME = 0.05, 0.98
-# How much of that two settings of anything else share: numbers by their distance, as a part of their range; the same
-# for any two names, but nothing between LR schedules.
-REACH, OTHER_NAME = 0.5, 0.5
+# How much of that two settings of anything else share: numbers by their distance, as a part of their range (as far
+# apart as they can be, 0.6); the same for any two names, but nothing between LR schedules.
+REACH, OTHER_NAME = 1.0, 0.5
 
 
 # Draws a configuration. Returns its LR in decades from the one that is expected to be best for it, and how far that is
@@ -85,7 +86,7 @@ class _Random:
 @dataclass(frozen=True)
 class Point:
     """A configuration as the process sees it: what `Place` returns, and every other parameter: a number as its place
-    between its ends, 0 to 1, a name as it is."""
+    between its ends or among its choices, 0 to 1, a name as it is."""
 
     decades: float
     trust: float
@@ -198,10 +199,20 @@ def _alike(name: str, a: Sequence[float | str | None], b: Sequence[float | str |
 
 
 def _fraction(value: Any, distribution: BaseDistribution) -> float | str:
-    if not isinstance(distribution, FloatDistribution | IntDistribution):
-        return str(value)
+    if isinstance(distribution, CategoricalDistribution):
+        order = _order(distribution.choices)
+        return order[value] if order else str(value)
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
     low, value, high = (np.log(x) if distribution.log else x for x in (distribution.low, value, distribution.high))
     return float((value - low) / (high - low)) if high > low else 0.0
+
+
+@lru_cache
+def _order(choices: tuple[Any, ...]) -> dict[Any, float]:
+    """Of choices that are all numbers: the place of each among them, 0 to 1. Else none."""
+    if not all(isinstance(choice, int | float) for choice in choices):
+        return {}
+    return {choice: place / max(len(choices) - 1, 1) for place, choice in enumerate(sorted(choices))}
 
 
 def _figures(trials: Sequence[FrozenTrial], sign: float) -> tuple[list[FrozenTrial], Array]:
