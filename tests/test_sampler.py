@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution
 
 from simulated import (
     BEST_LR,
@@ -26,8 +28,8 @@ from simulated import (
     train,
 )
 from tune_lr.config import Config
-from tune_lr.sampler import BEST, LATEST, Point, expected_improvement
-from tune_lr.search_space import EDGE_TRUST, PEAK, Draw, expected_lr, suggested_lr
+from tune_lr.sampler import BEST, LATEST, LRSampler, Point, expected_improvement
+from tune_lr.search_space import EDGE_TRUST, PEAK, Draw, Suggests, expected_lr, suggested_lr
 from tune_lr.trial import Report, TrialSpec
 
 SIX = {name: {} for name in ("constant", "step", "exponential", "cosine", "onecycle", "cyclic")}
@@ -129,6 +131,23 @@ def test_a_driver_that_takes_over_proposes_what_the_first_would_have(tmp_path: P
     again = open_study(tmp_path / "killed", config)
     execute(again)
     assert [(row.lr_schedule, row.lr) for row in again.rows()] == [(row.lr_schedule, row.lr) for row in calm.rows()]
+
+
+@pytest.mark.parametrize(("best", "next_one"), [(1, 2), (5, 4)])
+def test_choices_that_are_numbers_are_neighbours_by_their_order(best: int, next_one: int) -> None:
+    choices = [1, 2, 3, 4, 5]
+
+    def place(trial: Suggests) -> tuple[float, float]:
+        trial.suggest_categorical("width", choices)
+        return 0.0, 1.0
+
+    study = optuna.create_study(sampler=LRSampler(place, seed=0))
+    for width in (1, 3, 5):
+        distributions = {"width": CategoricalDistribution(choices)}
+        study.add_trial(
+            optuna.create_trial(params={"width": width}, distributions=distributions, value=float(abs(width - best)))
+        )
+    assert study.ask(distributions).params["width"] == next_one
 
 
 def test_pruned_trials_are_learned_from(tmp_path: Path) -> None:
