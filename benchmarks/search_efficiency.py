@@ -64,7 +64,7 @@ from tune_lr.trial import Report, TrialSpec
 
 Array = NDArray[np.float64]
 LOW, HIGH = 1e-5, 10.0
-HORIZON = 30  # full trainings that are looked at; of the methods that may need more, 60 and 300
+HORIZON = 30  # full trainings that are looked at; of the methods that may need more, 90 and 300
 TRIALS = 24  # of a whole study
 CHOSEN_ON = ("cnn_bn", "lenet5_momentum", "mlp_adamw")  # the method's constants, at first; see docs/search.md
 # The steps a trial took; and its configuration and its last loss, where it was completed.
@@ -303,7 +303,7 @@ def trace(method: Method, landscape: Landscape, ramps: dict[str, Array], repetit
 def traces(job: tuple[str, str, bool, int]) -> list[Trace]:
     """Of one method on one workload, in a process of its own."""
     title, workload, shapes, repetitions = job
-    horizon = HORIZON * {"random": 10, "grid": 10, "TPE + ASHA, wide": 2}.get(title, 1)
+    horizon = HORIZON * {"random": 10, "grid": 10, "TPE + ASHA, wide": 3}.get(title, 1)
     landscape, ramps = load(workload, shapes), load_ramps(workload)
     return [trace(METHODS[title], landscape, ramps, repetition, horizon) for repetition in range(repetitions)]
 
