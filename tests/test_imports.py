@@ -20,6 +20,7 @@ USERS = {
         "loading",
         "checkpoint",
         "colossal",
+        "exchange",
         "checks",
         "optimizers",
         "stand_ins",

@@ -622,7 +622,7 @@ def test_an_example_trains(name: str, lr: float, most: float, modules: Path) -> 
 
 def test_the_documentation_shows_the_examples_as_they_are() -> None:
     text = (ROOT / "docs" / "workloads.md").read_text()
-    assert len(EXAMPLES) == 3
+    assert len(EXAMPLES) == 4
     for path in EXAMPLES:
         source = path.read_text()
         assert len(source.splitlines()) < 30
