@@ -47,6 +47,13 @@ def no_room() -> dict[str, Any]:
     return refused()
 
 
+def no_folder() -> dict[str, Any]:
+    """On rank 0's machine there is none; the others are not kept waiting."""
+    if dist.get_rank() == 0:
+        exchange.IN_MEMORY = Path("/nowhere")
+    return refused()
+
+
 def cannot_open() -> dict[str, Any]:
     """Rank 1 cannot open the files: as if it were on another machine."""
     if dist.get_rank() == 1:
@@ -73,7 +80,7 @@ def gradients() -> dict[str, Any]:
     return found
 
 
-CASES = {case.__name__: case for case in (averages, no_room, cannot_open, gradients)}
+CASES = {case.__name__: case for case in (averages, no_room, no_folder, cannot_open, gradients)}
 
 
 def run_ranks(case: str, world: int) -> list[dict[str, Any]]:
@@ -106,7 +113,7 @@ def test_all_ranks_get_the_same_average(world: int) -> None:
     assert left_behind() == before
 
 
-@pytest.mark.parametrize("case", ["no_room", "cannot_open"])
+@pytest.mark.parametrize("case", ["no_room", "no_folder", "cannot_open"])
 def test_where_one_rank_cannot_take_part_none_does(case: str) -> None:
     before = left_behind()
     assert [found["connected"] for found in run_ranks(case, 2)] == [False, False]
@@ -116,6 +123,18 @@ def test_where_one_rank_cannot_take_part_none_does(case: str) -> None:
 def test_ddp_trains_as_over_gloo() -> None:
     first, second = run_ranks("gradients", 2)
     assert first["memory"] == second["memory"] == first["gloo"]
+
+
+@pytest.mark.parametrize(("persistent", "sent"), [(True, True), (False, False)])
+def test_buffers_are_sent_at_each_step_where_they_are_part_of_the_state(
+    group_of_one: None, persistent: bool, sent: bool
+) -> None:
+    from tune_lr.colossal import CPUDDPPlugin
+
+    model = nn.Linear(2, 1)
+    model.register_buffer("seen", torch.zeros(1), persistent=persistent)
+    boosted = CPUDDPPlugin().configure(model)[0]
+    assert boosted.module.broadcast_buffers is sent
 
 
 def test_one_rank_alone_exchanges_nothing(group_of_one: None) -> None:

@@ -62,7 +62,8 @@ class CPUDDPPlugin(TorchDDPPlugin):  # type: ignore[misc]
     ) -> tuple[Any, ...]:
         wrapped = OptimizerWrapper(optimizer) if optimizer is not None else None
         # What is no part of the model's state, the causal mask of a transformer say, is the same on all ranks.
-        self.ddp_kwargs["broadcast_buffers"] &= any(name in model.state_dict() for name, _ in model.named_buffers())
+        state = model.state_dict()
+        self.ddp_kwargs["broadcast_buffers"] &= any(name in state for name, _ in model.named_buffers())
         boosted = TorchDDPModel(model, **self.ddp_kwargs)
         exchange_in_memory(boosted.module)
         return boosted, wrapped, criterion, dataloader, lr_scheduler
