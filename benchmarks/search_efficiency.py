@@ -39,6 +39,7 @@ import optuna
 from numpy.typing import NDArray
 from optuna.samplers import BaseSampler, GPSampler, TPESampler
 
+import curve_quality
 from landscapes.landscape import (
     FOLDER,
     OURS,
@@ -55,7 +56,7 @@ from landscapes.landscape import (
     names,
 )
 from peers import valley
-from tune_lr import lr_range_test, search_space
+from tune_lr import lr_range_test, sampler, search_space
 from tune_lr.config import Config, load_config, parse_config
 from tune_lr.lr_range_test import DivergenceDetector, find_lr_bounds
 from tune_lr.study import Study
@@ -143,7 +144,7 @@ def optuna_in_bounds(
     study = optuna.create_study(sampler=sampler(repetition))
     for name in SCHEDULES if bounds.suggestion else ():
         drawn = search_space.Draw(lr=0.0, lr_schedule=name, parameters={})
-        lr = search_space.expected_lr(drawn, bounds.suggestion or 0.0, landscape.max_steps, None)
+        lr = search_space.expected_lr(search_space.lr_curve(drawn, landscape.max_steps, None), bounds.suggestion or 0.0)
         shape = {f"{name}.{key}": value for key, value in default_shape(name).items()}
         study.enqueue_trial({"lr_schedule": name, "lr": min(max(lr, low), high), **shape})
     while True:
@@ -261,12 +262,22 @@ def ours_without_a_range_test(landscape: Landscape, ramps: dict[str, Array], rep
 def ours_at_one_lr(landscape: Landscape, ramps: dict[str, Array], repetition: int) -> Iterator[Trial]:
     """Ours, which expects the same LR to be best for all schedules."""
     pace, lr_range_test.PACE = lr_range_test.PACE, 0.0
-    search_space._expected_peak.cache_clear()
     try:
         yield from ours(landscape, ramps, repetition)
     finally:
         lr_range_test.PACE = pace
-        search_space._expected_peak.cache_clear()
+
+
+def ours_with(landscape: Landscape, ramps: dict[str, Array], repetition: int, **constants: object) -> Iterator[Trial]:
+    """Ours, with other constants of the sampler."""
+    before = {name: getattr(sampler, name) for name in constants}
+    for name, value in constants.items():
+        setattr(sampler, name, value)
+    try:
+        yield from ours(landscape, ramps, repetition)
+    finally:
+        for name, value in before.items():
+            setattr(sampler, name, value)
 
 
 METHODS: dict[str, Method] = {
@@ -278,6 +289,10 @@ METHODS: dict[str, Method] = {
     "- three ramps": partial(ours, range_test={"replicates": 3}),
     "- without the range test": ours_without_a_range_test,
     "- one LR expected for all": ours_at_one_lr,
+    "- one valley, at the LR expected": partial(ours_with, FARTHEST=0.0, STEEPNESS=(1.0,), ASYMMETRY=(1.0,)),
+    "- nothing expected of a curve": partial(ours_with, QUALITY=(0.0,) * 7),
+    "- curves not compared": partial(ours_with, REACH=math.inf, OTHER_SCHEDULE=0.0, HIDDEN=0.6),
+    "- no turn for the untried": partial(ours_with, UNTRIED=10_000),
     "- random sampler": partial(ours, sampler={"name": "random"}),
     "- TPE": partial(ours, sampler={"name": "tpe"}),
     "- Optuna's TPE, first at the LRs expected": partial(optuna_in_bounds, sampler=tpe),
@@ -305,6 +320,7 @@ def traces(job: tuple[str, str, bool, int]) -> list[Trace]:
     title, workload, shapes, repetitions = job
     horizon = HORIZON * {"random": 10, "grid": 10, "TPE + ASHA, wide": 3}.get(title, 1)
     landscape, ramps = load(workload, shapes), load_ramps(workload)
+    sampler.QUALITY = curve_quality.fit(without=workload)
     return [trace(METHODS[title], landscape, ramps, repetition, horizon) for repetition in range(repetitions)]
 
 
@@ -403,6 +419,7 @@ def whole_studies(job: tuple[str, str, bool, int]) -> list[tuple[float, float, b
     """Of one kind on one workload, in a process of its own."""
     title, workload, shapes, repetitions = job
     landscape, ramps = load(workload, shapes), load_ramps(workload)
+    sampler.QUALITY = curve_quality.fit(without=workload)
     return [whole_study(landscape, ramps, repetition, **STUDIES[title]) for repetition in range(repetitions)]
 
 

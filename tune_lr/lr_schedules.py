@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from numbers import Integral, Real
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -667,10 +668,13 @@ class LRSchedule:
         """LR / peak LR of the optimizer step with the 0-based index `step`."""
         return self.lr(1.0, step)
 
+    def curve(self, places: int = 50) -> tuple[float, ...]:
+        """`factor` at so many places, spread evenly over the budget."""
+        return tuple(self.factor((2 * i + 1) * self.max_steps // (2 * places)) for i in range(places))
+
     def mean_factor(self) -> float:
-        """The mean of `factor` over the budget, to a few percent: of at most 50 steps, spread evenly."""
-        places = min(50, self.max_steps)
-        return sum(self.factor((2 * i + 1) * self.max_steps // (2 * places)) for i in range(places)) / places
+        """The mean of `factor` over the budget, to a few percent."""
+        return fmean(self.curve())
 
     def lr(self, peak: float, step: int) -> float:
         """LR of the optimizer step with the 0-based index `step`.

@@ -1,14 +1,16 @@
 """Proposes the next trial of a search: of many draws from the space the one that is expected to improve most.
 
-Efficient global optimization: a Gaussian process is fitted to the trials so far and says what another one can be
-expected to gain on the best of them (Jones, Schonlau and Welch, "Efficient global optimization of expensive black-box
-functions", 1998; for hyperparameters Snoek, Larochelle and Adams, "Practical Bayesian optimization of machine learning
-algorithms", 2012). What is known of LR schedules beforehand is in the process, so that it has nothing to estimate and
+Efficient global optimization: a process is fitted to the trials so far and says what another one can be expected to
+gain on the best of them (Jones, Schonlau and Welch, "Efficient global optimization of expensive black-box functions",
+1998; for hyperparameters Snoek, Larochelle and Adams, "Practical Bayesian optimization of machine learning
+algorithms", 2012). What is known of LR schedules beforehand is in the process, so that it has little to estimate and
 proposes well from the first trial on (docs/search.md):
 
-- what counts is the LR relative to the one that is expected to be best for that schedule, on a log scale;
-- far from it the loss is worse, whatever the schedule: the mean of the process is a parabola;
-- schedules share a part of what is left, and each has a part of its own.
+- over the peak LR the loss is a valley, for all schedules the same around the LR that is expected to be best for each.
+  Where its bottom lies and how steep its sides are is not known: some hundred valleys are weighed by how well they
+  explain the trials so far, and what they say is averaged;
+- how good a schedule is at its best is expected from the curve of its LR, whatever its name;
+- what is left is a Gaussian process: schedules with similar curves are alike.
 
 Figures are taken by their distance from the best, in units of what they differ by, and cut off: any metric will do, and
 a trial that diverged counts as a bad one, not as 1e30.
@@ -18,6 +20,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -40,24 +43,48 @@ BEST, LATEST = 50, 200
 LR_NAMES = ("lr", "lr_position")
 
 # All in units in which a third of the trials come closer to the best than UNIT: about the logarithm of a loss. Chosen
-# on the workloads of benchmarks/landscapes; most may be changed by half without a difference there.
-UNIT, CLOSER = 0.15, 1 / 3
+# by replays on the workloads of benchmarks/landscapes.
+UNIT, CLOSER = 0.12, 1 / 3
 WORST = 0.5
-CURVATURE = 1.0  # of the parabola: what a decade costs
-SHARED, SHARED_DECADES = 0.3, 0.7  # how much all have in common beyond it, and how far along the LR that reaches
-OFFSET = 0.2  # how much schedules differ, each at its best
-OWN, OWN_DECADES = 0.2, 0.3  # how much else each has of its own
-NOISE = 0.05
+# The valleys: where the bottom may be, in decades, as far as the uncertainty allows; what a decade below it costs, and
+# how many times that above it.
+FARTHEST, APART = 3.0, 0.1
+STEEPNESS = (0.25, 0.5, 1.0, 2.0, 4.0)
+ASYMMETRY = (1.0, 2.0, 4.0)
+DEEPEST = 1.0  # no valley is deeper: what diverges is no worse
+UNLIKELY = 1e-3  # what is so many times less likely than the likeliest is left out
+LEVEL = 0.3  # of the best, against what is expected of its schedule; and how much any other parameter does
+BENT, BENT_DECADES = 0.2, 0.5  # how far these bend the valley
+CURVE = 0.075  # how far a schedule, at its best, is off what is expected of its curve
+OWN, OWN_DECADES = 0.05, 0.3  # how far its losses are off the valley, and how far along the LR that reaches
+NOISE = 0.04
 # Nothing is proposed twice: nearer than this, and as much alike, is the same.
 SAME_DECADES, SAME = 0.05, 0.98
-# How much of that two settings of anything else share: numbers by their distance, as a part of their range (as far
-# apart as they can be, 0.6); the same for any two names, but nothing between LR schedules.
-REACH, OTHER_NAME = 1.0, 0.5
+# How much of the last two is the same for two configurations: by the distance of their curves, in natural logarithms of
+# LR / peak + FLOOR; of two LR schedules, for what a curve does not show (momentum); of one schedule, from one end of a
+# parameter to the other, for the same; and between two names, or the ends, of anything else.
+FLOOR, REACH = 0.05, 1.2
+OTHER_SCHEDULE, HIDDEN, OTHER = 0.2, 0.95, 0.6
+# Every third proposal, and every one before the first figure, is of a schedule that none was of, while there is one: a
+# study compares schedules.
+UNTRIED = 3
+# What is expected of a schedule at its best, from `features` of its curve: fitted to the landscapes by
+# benchmarks/curve_quality.py; of none more than of the best of those.
+BEST_CURVE = 0.05
+QUALITY: tuple[float, ...] = (0.1436, -0.1880, -0.0011, 0.1496, 0.0331, 0.0543, 0.0209)
 
 
-# Draws a configuration. Returns its LR in decades from the one that is expected to be best for it, and how far that is
-# to be trusted: 1 as the range test's suggestion, 0 not at all.
-Place = Callable[[Suggests], tuple[float, float]]
+@dataclass(frozen=True)
+class Placement:
+    """Of a configuration: its LR in decades from the one that is expected to be best for it; the standard deviation of
+    that expectation, in decades; and its LR / peak LR over the training, at places that are spread evenly."""
+
+    decades: float
+    uncertainty: float
+    curve: tuple[float, ...]
+
+
+Place = Callable[[Suggests], Placement]  # draws a configuration
 
 
 @dataclass
@@ -85,12 +112,16 @@ class _Random:
 
 @dataclass(frozen=True)
 class Point:
-    """A configuration as the process sees it: what `Place` returns, and every other parameter: a number as its place
+    """A configuration as the process sees it: its placement, and every parameter but the LR: a number as its place
     between its ends or among its choices, 0 to 1, a name as it is."""
 
-    decades: float
-    trust: float
+    placed: Placement
     others: Mapping[str, float | str]
+
+    @property
+    def schedule(self) -> float | str | None:
+        """None where there is only one."""
+        return self.others.get("lr_schedule")
 
 
 class LRSampler(BaseSampler):
@@ -130,71 +161,126 @@ class LRSampler(BaseSampler):
                 self._points[trial.number] = self._point(FixedTrial(trial.params), trial)
         seen = [self._points[trial.number] for trial in ended]
         seen += [self._point(FixedTrial(trial.params), trial) for trial in running]
-        return draws[int(np.argmax(expected_improvement(seen, figures, candidates)))]
+        gains = expected_improvement(seen, figures, candidates)
+        if not len(figures) or len(seen) % UNTRIED == UNTRIED - 1:
+            tried = {point.schedule for point in seen}
+            untried = np.array([point.schedule not in tried for point in candidates])
+            gains = np.where(untried, gains, -1.0) if untried.any() else gains
+        return draws[int(np.argmax(gains))]
 
     def _point(self, trial: Suggests, drawn: _Random | FrozenTrial) -> Point:
         """`drawn` holds what `trial` was asked for."""
-        decades, trust = self._place(trial)
+        placed = self._place(trial)
         others = {name: _fraction(value, drawn.distributions[name]) for name, value in drawn.params.items()}
-        return Point(decades, trust, {name: fraction for name, fraction in others.items() if name not in LR_NAMES})
+        return Point(placed, {name: fraction for name, fraction in others.items() if name not in LR_NAMES})
 
 
 def expected_improvement(seen: Sequence[Point], figures: Array, candidates: Sequence[Point]) -> Array:
     """Of each candidate, shape (len(candidates),). `figures` are those of the first points seen, the best of them 0;
     the others are still being trained, and are taken for what they are expected to give."""
-    parabola, expected = _parabola(seen), _parabola(candidates)
+    valleys, weights = _valleys(max(point.placed.uncertainty for point in candidates))
+    expected = _expected(candidates, valleys)
     if not seen:
-        return -expected
-    told = len(figures)
-    rest = figures - parabola[:told]
-    level = float(np.median(rest)) if told > 2 else UNIT
+        return -expected @ weights
+    told, there = len(figures), _expected(seen, valleys)
     among = _covariance(*_compared(seen, seen))
-    noisy = among + NOISE**2 * np.eye(len(seen))
-    distance, alike = _compared(candidates, seen)
-    across = _covariance(distance, alike)
-    # Not by Cholesky: where many parameters exist under one choice only, `alike` need not be positive definite.
-    weights = np.linalg.solve(noisy[:told, :told], rest - level)
-    mean = level + expected + across[:, :told] @ weights
+    distance, alike, others = _compared(candidates, seen)
+    noisy, across = among + NOISE**2 * np.eye(len(seen)), _covariance(distance, alike, others)
+    rest = figures[:, None] - there[:told]
+    # Not by Cholesky: where many parameters exist under one choice only, the covariance need not be positive definite.
+    explained = np.linalg.solve(noisy[:told, :told], rest)
+    likelihood = np.log(weights) - (rest * explained).sum(axis=0) / 2
+    weights = np.exp(likelihood - likelihood.max())
+    likely = weights > UNLIKELY
+    weights = weights[likely] / weights[likely].sum()
+    expected, there, explained = expected[:, likely], there[:, likely], explained[:, likely]
+    mean = expected + across[:, :told] @ explained
     # Those without a figure yet take away from what is not known, and change nothing else.
-    variance = SHARED**2 + OFFSET**2 + OWN**2 - np.einsum("ij,ji->i", across, np.linalg.solve(noisy, across.T))
-    deviation = np.sqrt(np.maximum(variance, 1e-12))
+    before = _covariance(np.zeros(1), np.ones(1), None if others is None else np.ones(1))
+    variance = before - np.einsum("ij,ji->i", across, np.linalg.solve(noisy, across.T))
+    deviation = np.sqrt(np.maximum(variance, 1e-12))[:, None]
     # The best by the process, not by a lucky figure.
-    best = float(np.min(level + parabola + among[:, :told] @ weights))
+    best = (there + among[:, :told] @ explained).min(axis=0)
     z = (best - mean) / deviation
-    gain = deviation * (z * ndtr(z) + np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi))
-    new: Array = np.where(((np.abs(distance) < SAME_DECADES) & (alike > SAME)).any(axis=1), 0.0, gain)
+    gain = deviation * (z * ndtr(z) + np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)) @ weights
+    same = (np.abs(distance) < SAME_DECADES) & (alike * (1.0 if others is None else others) > SAME)
+    new: Array = np.where(same.any(axis=1), 0.0, gain)
     return new
 
 
-def _parabola(points: Sequence[Point]) -> Array:
-    return np.array([point.trust * CURVATURE * point.decades**2 for point in points])
+def _valleys(uncertainty: float) -> tuple[Array, Array]:
+    """All that are thought of: bottom in decades, steepness below and above it, shape (n, 3); and how likely each is
+    before any trial, shape (n,)."""
+    farthest = min(3 * uncertainty, FARTHEST)
+    bottoms = np.arange(-farthest, farthest + APART / 2, APART)
+    bottom, below, times = np.array(list(product(bottoms, STEEPNESS, ASYMMETRY))).T
+    weights = np.exp(-((bottom / uncertainty) ** 2) / 2 - np.log(below) ** 2 / 2)
+    return np.stack([bottom, below, below * times], axis=1), weights / weights.sum()
 
 
-def _covariance(distance: Array, alike: Array) -> Array:
+def _expected(points: Sequence[Point], valleys: Array) -> Array:
+    """What each point gives in each valley, shape (len(points), len(valleys))."""
+    away = np.array([point.placed.decades for point in points])[:, None] - valleys[:, 0]
+    walls = np.where(away > 0, valleys[:, 2], valleys[:, 1]) * away**2
+    whole = walls + quality(np.array([point.placed.curve for point in points]))[:, None]
+    return np.minimum(whole, DEEPEST)
+
+
+def quality(curves: Array) -> Array:
+    """How much worse than the best a schedule is expected to be, at its best LR, by its curve: (n, places) to (n,)."""
+    expected: Array = features(curves) @ np.array(QUALITY)
+    return np.clip(expected, BEST_CURVE, WORST)
+
+
+def features(curves: Array) -> Array:
+    """Of LR / peak over a training, shape (n, places): 1, and the logarithms of its mean, of its last and of its first
+    tenth, each with its square; shape (n, 7)."""
+    tenth = max(1, curves.shape[1] // 10)
+    parts = [curves.mean(axis=1), curves[:, -tenth:].mean(axis=1), curves[:, :tenth].mean(axis=1)]
+    logs = [np.log(part + 0.02) for part in parts]
+    return np.stack([np.ones(len(curves)), *(power for log in logs for power in (log, log**2))], axis=1)
+
+
+def _covariance(distance: Array, alike: Array, others: Array | None) -> Array:
     """Of what `_compared` returns, in its shape."""
-    shared = SHARED**2 * np.exp(-((distance / SHARED_DECADES) ** 2) / 2)
-    own = OFFSET**2 + OWN**2 * np.exp(-((distance / OWN_DECADES) ** 2) / 2)
-    covariance: Array = shared + alike * own
+    covariance: Array = LEVEL**2 + alike * (CURVE**2 + OWN**2 * np.exp(-((distance / OWN_DECADES) ** 2) / 2))
+    if others is not None:
+        covariance = others * (covariance + BENT**2 * np.exp(-((distance / BENT_DECADES) ** 2) / 2))
     return covariance
 
 
-def _compared(a: Sequence[Point], b: Sequence[Point]) -> tuple[Array, Array]:
-    """Decades between the LRs, and how much alike the rest is, 0 to 1; both of shape (len(a), len(b))."""
-    distance = np.subtract.outer([point.decades for point in a], [point.decades for point in b])
-    alike = np.ones(distance.shape)
-    for name in sorted({name for point in (*a, *b) for name in point.others}):
-        alike *= _alike(name, [point.others.get(name) for point in a], [point.others.get(name) for point in b])
-    return distance, alike
+def _compared(a: Sequence[Point], b: Sequence[Point]) -> tuple[Array, Array, Array | None]:
+    """Decades between the LRs; how much alike the LR schedules are, 0 to 1; and all other parameters, None where there
+    are none. All of shape (len(a), len(b))."""
+    distance = np.subtract.outer([point.placed.decades for point in a], [point.placed.decades for point in b])
+    schedules = {str(point.schedule) for point in (*a, *b)}
+    same = _alike([point.schedule for point in a], [point.schedule for point in b], 0.0)
+    others = None
+    for name in sorted({name for point in (*a, *b) for name in point.others} - {"lr_schedule"}):
+        values = [point.others.get(name) for point in a], [point.others.get(name) for point in b]
+        if name.partition(".")[0] in schedules:
+            same *= _alike(*values, HIDDEN)
+        else:
+            others = (1.0 if others is None else others) * _alike(*values, OTHER)
+    return distance, _curves_alike(a, b) * (OTHER_SCHEDULE + (1 - OTHER_SCHEDULE) * same), others
 
 
-def _alike(name: str, a: Sequence[float | str | None], b: Sequence[float | str | None]) -> Array:
-    """1 where two values are the same or one is missing: then another parameter tells them apart."""
+def _curves_alike(a: Sequence[Point], b: Sequence[Point]) -> Array:
+    """By the mean square, over the training, of how far the logarithms are apart."""
+    x, y = (np.log(np.array([point.placed.curve for point in points]) + FLOOR) for points in (a, b))
+    squares = (x**2).mean(axis=1)[:, None] + (y**2).mean(axis=1) - 2 * x @ y.T / x.shape[1]
+    alike: Array = np.exp(-np.maximum(squares, 0.0) / REACH**2 / 2)
+    return alike
+
+
+def _alike(a: Sequence[float | str | None], b: Sequence[float | str | None], least: float) -> Array:
+    """1 where two values are the same or one is missing: then another parameter tells them apart; `least` between two
+    names, and between the ends of a range."""
     if any(isinstance(value, str) for value in (*a, *b)):
         x, y = (np.array([value or "" for value in values]) for values in (a, b))
-        other = 0.0 if name == "lr_schedule" else OTHER_NAME
-        return np.where((x[:, None] == y) | (x[:, None] == "") | (y == ""), 1.0, other)
+        return np.where((x[:, None] == y) | (x[:, None] == "") | (y == ""), 1.0, least)
     x, y = (np.array([np.nan if value is None else value for value in values]) for values in (a, b))
-    alike: Array = np.nan_to_num(np.exp(-((np.subtract.outer(x, y) / REACH) ** 2) / 2), nan=1.0)
+    alike: Array = np.nan_to_num(least ** (np.subtract.outer(x, y) ** 2), nan=1.0)
     return alike
 
 

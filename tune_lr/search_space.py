@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from statistics import fmean
 from typing import Any, Protocol
 
 from tune_lr.config import Combination, Distribution, LRRange, Parameters
@@ -16,8 +17,10 @@ from tune_lr.trial import BATCH_SIZE, OPTIMIZER, optimizer_prefix
 # The search expects the best peak somewhat above what the range test suggests, which errs on the side where training
 # holds: so it found better answers in fewer steps (docs/search.md).
 PEAK = 1.4
-# How far a suggestion is to be trusted that follows from the LR at which the ramps diverged, and from nothing else.
-EDGE_TRUST = 0.3
+# How far off that may be, one standard deviation in decades: by the range test's suggestion; by one that follows from
+# the LR at which the ramps diverged, and from nothing else; and by none, from the middle of the LRs that are searched.
+SUGGESTED, FROM_THE_EDGE, UNKNOWN = 0.3, 0.8, 3.0
+PLACES = 50  # of a training, at which its LR is looked at
 NOTHING_ELSE = Combination()  # neither batch sizes nor optimizers are searched
 
 
@@ -71,26 +74,30 @@ def draw(
     return Draw(lr, name, parameters, chosen | optimizer, combination.batch_size)
 
 
-def suggested_lr(bounds: LRBounds) -> tuple[float | None, float]:
-    """The range test's suggestion, and how far it is to be trusted, 0 to 1."""
-    if bounds.suggestion is None:
-        return None, 0.0
-    return bounds.suggestion, EDGE_TRUST if bounds.edge_only else 1.0
+def suggested_lr(bounds: LRBounds | None) -> tuple[float | None, float]:
+    """The range test's suggestion, and its standard deviation in decades."""
+    if bounds is None or bounds.suggestion is None:
+        return None, UNKNOWN
+    return bounds.suggestion, FROM_THE_EDGE if bounds.edge_only else SUGGESTED
 
 
-def expected_lr(drawn: Draw, suggestion: float, max_steps: int, steps_per_epoch: int | None) -> float:
-    """The peak LR that is expected to be best for a configuration, given the range test's suggestion."""
+def lr_curve(drawn: Draw, max_steps: int, steps_per_epoch: int | None) -> tuple[float, ...]:
+    """LR / peak LR of a configuration, at PLACES places of the training."""
     parameters = json.dumps(drawn.parameters, sort_keys=True)
-    return suggestion * _expected_peak(drawn.lr_schedule, parameters, max_steps, steps_per_epoch or max_steps)
+    return _lr_curve(drawn.lr_schedule, parameters, max_steps, steps_per_epoch or max_steps)
 
 
 @lru_cache(maxsize=10_000)
-def _expected_peak(name: str, parameters: str, max_steps: int, steps_per_epoch: int) -> float:
+def _lr_curve(name: str, parameters: str, max_steps: int, steps_per_epoch: int) -> tuple[float, ...]:
     try:
-        schedule = make_lr_schedule(name, json.loads(parameters), max_steps, steps_per_epoch=steps_per_epoch)
+        return make_lr_schedule(name, json.loads(parameters), max_steps, steps_per_epoch=steps_per_epoch).curve(PLACES)
     except InputError:  # the worker that trains it will say so
-        return PEAK
-    return PEAK * peak_multiplier(max(schedule.mean_factor(), 1e-3))
+        return (1.0,) * PLACES
+
+
+def expected_lr(curve: Sequence[float], suggestion: float) -> float:
+    """The peak that is expected to be best for what `lr_curve` returns, given the range test's suggestion."""
+    return suggestion * PEAK * peak_multiplier(max(fmean(curve), 1e-3))
 
 
 def middle(space: LRRange, bounds: tuple[float, float]) -> float:

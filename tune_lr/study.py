@@ -36,7 +36,7 @@ from tune_lr.config import Combination, Config
 from tune_lr.errors import InputError, NoAnswerError, ResourceError, TuneLRError, one_line
 from tune_lr.lr_range_test import LRBounds, Ramp, find_lr_bounds
 from tune_lr.plan import PHASES, needs_range_test, planned_confirmation
-from tune_lr.sampler import LRSampler, Place
+from tune_lr.sampler import LRSampler, Place, Placement
 from tune_lr.search_space import (
     NOTHING_ELSE,
     Draw,
@@ -44,6 +44,7 @@ from tune_lr.search_space import (
     draw,
     draw_combination,
     expected_lr,
+    lr_curve,
     lr_interval,
     middle,
     suggested_lr,
@@ -281,15 +282,14 @@ class Study:
         combination = draw_combination(trial, space)
         return combination, draw(trial, space, self._search_bounds(combination), combination)
 
-    def _place(self, trial: Suggests) -> tuple[float, float]:
+    def _place(self, trial: Suggests) -> Placement:
         """See `sampler.Place`."""
         (combination, drawn), config = self._draw(trial), self.config
-        found = self.all_bounds.get(combination)
-        suggestion, trust = suggested_lr(found) if found is not None else (None, 0.0)
+        suggestion, uncertainty = suggested_lr(self.all_bounds.get(combination))
         centre = suggestion or middle(config.parameters.lr, self._search_bounds(combination))
         max_steps = config.steps_of(config.max_steps, drawn.batch_size)
-        expected = expected_lr(drawn, centre, max_steps, self.facts.get("steps_per_epoch"))
-        return math.log10(drawn.lr / expected), trust
+        curve = lr_curve(drawn, max_steps, self.facts.get("steps_per_epoch"))
+        return Placement(math.log10(drawn.lr / expected_lr(curve, centre)), uncertainty, curve)
 
     # --- what comes back ------------------------------------------------------------------------------------
 
