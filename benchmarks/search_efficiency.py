@@ -57,7 +57,7 @@ from landscapes.landscape import (
 )
 from peers import valley
 from tune_lr import lr_range_test, sampler, search_space
-from tune_lr.config import Config, load_config, parse_config
+from tune_lr.config import Config, parse_config
 from tune_lr.lr_range_test import DivergenceDetector, find_lr_bounds
 from tune_lr.study import Study
 from tune_lr.study_dir import StudyDir
@@ -442,58 +442,56 @@ def studies(workloads: Sequence[str], shapes: bool, repetitions: int) -> None:
 
 
 def live(workloads: Sequence[str], repetitions: int) -> None:
-    """Trains: the default study's space, shapes of the schedules included, which no landscape has."""
+    """Do the replays tell the truth? The same whole studies, with every trial trained and replayed."""
+    print(f"Whole studies over all shapes; {repetitions} repetitions. Regret of the winner, median (quartiles).\n")
+    print("| workload | study | trained | replayed | trainings in all, trained | replayed |\n|---|---|---|---|---|---|")
+    with Pool() as pool:
+        jobs = [(title, workload, repetitions) for workload in workloads for title in LIVE]
+        for (title, workload, _), (trained, replayed) in zip(jobs, pool.imap(live_studies, jobs), strict=True):
+            regrets, costs = zip(*(zip(*found, strict=True) for found in (trained, replayed)), strict=True)
+            middles = [np.percentile(regret, [25, 50, 75]) for regret in regrets]
+            shown = [f"{percent(mid)} ({100 * low:.1f} to {100 * high:.1f})" for low, mid, high in middles]
+            spent = [f"{np.median(cost):.1f}" for cost in costs]
+            print(f"| {workload} | {title} | {' | '.join(shown + spent)} |", flush=True)
+
+
+LIVE: dict[str, dict[str, object]] = {
+    f"tune-lr, {TRIALS} trials": {},
+    "- random sampler": {"sampler": {"name": "random"}},
+    "- TPE": {"sampler": {"name": "tpe"}},
+}
+Studies = list[tuple[float, float]]  # the regret of the winner, and the trainings in all
+
+
+def live_studies(job: tuple[str, str, int]) -> tuple[Studies, Studies]:
+    """Of one kind on one workload, in a process of its own: trained, and replayed."""
+    title, workload, repetitions = job
     sys.path.append(str(FOLDER))
     import torch
     from generate import WORKLOADS, train_cell
 
     torch.set_num_threads(1)
-    parameters = load_config("lenet5_mnist").to_dict()["parameters"]
-    old = {"num_trials": 48, "sampler": {"name": "tpe"}, "range_test": {"replicates": 3}}
-    old["pruner"] = {"name": "asha", "reduction_factor": 3}
-    kinds: dict[str, dict[str, object]] = {
-        "48 trials of TPE, pruned": old,
-        f"{TRIALS} trials of TPE": {"sampler": {"name": "tpe"}},
-        f"{TRIALS} random trials": {"sampler": {"name": "random"}},
-        f"tune-lr, {TRIALS} trials": {},
-    }
-    print(f"Whole studies, trained; {repetitions} repetitions. The winner's mean loss over 8 fresh seeds.\n")
-    print("| workload | study | trainings in all | winner, median (quartiles) | against tune-lr, paired, median |")
-    print("|---|---|---|---|---|")
-    for work in (one for one in WORKLOADS if one.name in workloads):
-        landscape, ramps = load(work.name), load_ramps(work.name)
-        losses: dict[str, list[float]] = {title: [] for title in kinds}
-        costs: dict[str, list[float]] = {title: [] for title in kinds}
-        for repetition in range(repetitions):
-            for title, changes in kinds.items():
-                settings = {
-                    "confirm": {"top": 3, "seeds": 3},
-                    "parameters": parameters,
-                    "num_trials": TRIALS,
-                    **changes,
-                }
-                config = config_of(landscape, 100 * repetition, TRIALS, **settings)
+    landscape, ramps = load(workload, shapes=True), load_ramps(workload)
+    work = next(one for one in WORKLOADS if one.name == workload)
+    sampler.QUALITY = curve_quality.fit(without=workload)
 
-                def show(spec: TrialSpec) -> list[float]:
-                    curve = train_cell(work, spec.lr_schedule, spec.lr, spec.seed, spec.parameters)  # noqa: B023
-                    return [min(loss, curve[0]) for loss in curve]
+    def show(spec: TrialSpec) -> list[float]:
+        curve = train_cell(work, spec.lr_schedule, spec.lr, spec.seed, spec.parameters)
+        return [min(loss, curve[0]) for loss in curve]
 
-                spent = 0
-                for study, _, steps, _ in replay(config, ramps, show):  # noqa: B007
-                    spent += steps
-                won = study.verdict().winner
-                shape = unprefixed(won.parameters)
-                fresh = [train_cell(work, won.lr_schedule, won.lr, 10_000 + seed, shape)[-1] for seed in range(8)]
-                losses[title].append(float(np.mean(fresh)))
-                costs[title].append(spent / config.max_steps)
-        for title in kinds:
-            low, middle, high = np.percentile(losses[title], [25, 50, 75])
-            ratio = np.median(np.array(losses[title]) / np.array(losses[f"tune-lr, {TRIALS} trials"]))
-            print(
-                f"| {work.name} | {title} | {np.median(costs[title]):.1f} | {middle:.4f} ({low:.4f} to {high:.4f}) | "
-                f"{ratio:.3f} |",
-                flush=True,
-            )
+    trained, replayed = [], []
+    for repetition in range(repetitions):
+        config = config_of(landscape, repetition, TRIALS, **{"confirm": {"top": 3, "seeds": 3}, **LIVE[title]})
+        spent = 0
+        for study, _, steps, _ in replay(config, ramps, show):  # noqa: B007
+            spent += steps
+        won = study.verdict().winner
+        shape = unprefixed(won.parameters)
+        fresh = [train_cell(work, won.lr_schedule, won.lr, 10_000 + seed, shape)[-1] for seed in range(8)]
+        trained.append((float(np.mean(fresh)) / landscape.lowest - 1, spent / landscape.max_steps))
+        total, regret, _ = whole_study(landscape, ramps, repetition, **LIVE[title])
+        replayed.append((regret, total))
+    return trained, replayed
 
 
 def plot(found: dict[str, list[list[Trace]]], path: Path) -> None:
@@ -530,7 +528,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="these methods")
     parser.add_argument("--plot", type=Path, help="write a picture of the methods that are no variants of ours")
     parser.add_argument("--studies", action="store_true", help="whole studies with one seed and a confirmation")
-    parser.add_argument("--live", action="store_true", help="whole studies that train, over the default study's space")
+    parser.add_argument("--live", action="store_true", help="whole studies, trained and replayed")
     options = parser.parse_args()
     os.nice(10)
     if options.live:
