@@ -17,6 +17,7 @@ import search_efficiency
 from landscapes.landscape import load, load_ramps, names
 from search_efficiency import ours
 from tune_lr import study
+from tune_lr.config import Combination
 from tune_lr.lr_range_test import LRBounds
 
 SHIFTS = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)  # decades
@@ -28,12 +29,12 @@ class Shifted(study.Study):
     decades = 0.0
     widened_ones, _copied = 0, False
 
-    def read_bounds(self) -> LRBounds | None:
-        bounds = super().read_bounds()
-        if bounds is not None and bounds.low is not None and bounds.high is not None:
-            factor = 10**self.decades
-            self.bounds = replace(bounds, low=bounds.low * factor, high=bounds.high * factor)
-        return self.bounds
+    def read_bounds(self) -> dict[Combination, LRBounds]:
+        for combination, bounds in super().read_bounds().items():
+            names = [name for name in ("low", "high", "suggestion") if getattr(bounds, name) is not None]
+            moved = {name: getattr(bounds, name) * 10**self.decades for name in names}
+            self.all_bounds[combination] = replace(bounds, **moved)
+        return self.all_bounds
 
     def _copy_widened(self) -> None:
         Shifted.widened_ones += not self._copied
