@@ -175,11 +175,11 @@ def test_pruned_trials_are_learned_from(tmp_path: Path) -> None:
 
 
 def placed(decades: float, name: str = "cosine", uncertainty: float = SUGGESTED, **shape: Any) -> Placement:
-    return Placement(decades, uncertainty, lr_curve(Draw(0.0, name, shape), 310, None))
+    return Placement(name, decades, uncertainty, lr_curve(Draw(0.0, name, shape), 310, None))
 
 
 def point(decades: float, name: str = "cosine", others: dict[str, float | str] | None = None, **shape: Any) -> Point:
-    return Point(placed(decades, name, **shape), {"lr_schedule": name, **(others or {})})
+    return Point(placed(decades, name, **shape), others or {})
 
 
 def test_before_any_trial_the_expected_lr_is_proposed() -> None:

@@ -39,8 +39,8 @@ Array = NDArray[np.float64]
 CANDIDATES = 500
 # Of a long study only so many of the best and of the latest trials are looked at: a proposal costs the same throughout.
 BEST, LATEST = 50, 200
-# What Optuna calls the LR. It enters as the distance from the expected one, not as a parameter like others.
-LR_NAMES = ("lr", "lr_position")
+# What Optuna calls the LR and its schedule: they enter as a placement, not as parameters like others.
+PLACED = ("lr", "lr_position", "lr_schedule")
 
 # All in units in which a third of the trials come closer to the best than UNIT: about the logarithm of a loss. Chosen
 # by replays on the workloads of benchmarks/landscapes.
@@ -60,9 +60,9 @@ OWN, OWN_DECADES = 0.05, 0.3  # how far its losses are off the valley, and how f
 NOISE = 0.04
 # Nothing is proposed twice: nearer than this, and as much alike, is the same.
 SAME_DECADES, SAME = 0.05, 0.98
-# How much of the last two is the same for two configurations: by the distance of their curves, in natural logarithms of
+# How much of CURVE and OWN two configurations share: by the distance of their curves, in natural logarithms of
 # LR / peak + FLOOR; of two LR schedules, for what a curve does not show (momentum); of one schedule, from one end of a
-# parameter to the other, for the same; and between two names, or the ends, of anything else.
+# parameter to the other, for the same. And how much of all they share by two names, or the two ends, of anything else.
 FLOOR, REACH = 0.05, 1.2
 OTHER_SCHEDULE, HIDDEN, OTHER = 0.2, 0.95, 0.6
 # Every third proposal, and every one before the first figure, is of a schedule that none was of, while there is one: a
@@ -76,9 +76,11 @@ QUALITY: tuple[float, ...] = (0.1436, -0.1880, -0.0011, 0.1496, 0.0331, 0.0543, 
 
 @dataclass(frozen=True)
 class Placement:
-    """Of a configuration: its LR in decades from the one that is expected to be best for it; the standard deviation of
-    that expectation, in decades; and its LR / peak LR over the training, at places that are spread evenly."""
+    """Of a configuration: its LR schedule; its LR in decades from the one that is expected to be best for it; the
+    standard deviation of that expectation, in decades; and its LR / peak LR over the training, at places spread evenly.
+    """
 
+    lr_schedule: str
     decades: float
     uncertainty: float
     curve: tuple[float, ...]
@@ -112,16 +114,11 @@ class _Random:
 
 @dataclass(frozen=True)
 class Point:
-    """A configuration as the process sees it: its placement, and every parameter but the LR: a number as its place
-    between its ends or among its choices, 0 to 1, a name as it is."""
+    """A configuration as the process sees it: its placement, and every parameter but the LR and its schedule: a number
+    as its place between its ends or among its choices, 0 to 1, a name as it is."""
 
     placed: Placement
     others: Mapping[str, float | str]
-
-    @property
-    def schedule(self) -> float | str | None:
-        """None where there is only one."""
-        return self.others.get("lr_schedule")
 
 
 class LRSampler(BaseSampler):
@@ -163,16 +160,16 @@ class LRSampler(BaseSampler):
         seen += [self._point(FixedTrial(trial.params), trial) for trial in running]
         gains = expected_improvement(seen, figures, candidates)
         if not len(figures) or len(seen) % UNTRIED == UNTRIED - 1:
-            tried = {point.schedule for point in seen}
-            untried = np.array([point.schedule not in tried for point in candidates])
-            gains = np.where(untried, gains, -1.0) if untried.any() else gains
+            tried = {point.placed.lr_schedule for point in seen}
+            untried = np.array([point.placed.lr_schedule not in tried for point in candidates])
+            gains = np.where(untried, gains, -np.inf) if untried.any() else gains
         return draws[int(np.argmax(gains))]
 
     def _point(self, trial: Suggests, drawn: _Random | FrozenTrial) -> Point:
         """`drawn` holds what `trial` was asked for."""
         placed = self._place(trial)
         others = {name: _fraction(value, drawn.distributions[name]) for name, value in drawn.params.items()}
-        return Point(placed, {name: fraction for name, fraction in others.items() if name not in LR_NAMES})
+        return Point(placed, {name: fraction for name, fraction in others.items() if name not in PLACED})
 
 
 def expected_improvement(seen: Sequence[Point], figures: Array, candidates: Sequence[Point]) -> Array:
@@ -253,12 +250,12 @@ def _compared(a: Sequence[Point], b: Sequence[Point]) -> tuple[Array, Array, Arr
     """Decades between the LRs; how much alike the LR schedules are, 0 to 1; and all other parameters, None where there
     are none. All of shape (len(a), len(b))."""
     distance = np.subtract.outer([point.placed.decades for point in a], [point.placed.decades for point in b])
-    schedules = {str(point.schedule) for point in (*a, *b)}
-    same = _alike([point.schedule for point in a], [point.schedule for point in b], 0.0)
+    schedules = [point.placed.lr_schedule for point in a], [point.placed.lr_schedule for point in b]
+    same = _alike(*schedules, 0.0)
     others = None
-    for name in sorted({name for point in (*a, *b) for name in point.others} - {"lr_schedule"}):
+    for name in sorted({name for point in (*a, *b) for name in point.others}):
         values = [point.others.get(name) for point in a], [point.others.get(name) for point in b]
-        if name.partition(".")[0] in schedules:
+        if name.partition(".")[0] in {*schedules[0], *schedules[1]}:
             same *= _alike(*values, HIDDEN)
         else:
             others = (1.0 if others is None else others) * _alike(*values, OTHER)

@@ -289,7 +289,7 @@ class Study:
         centre = suggestion or middle(config.parameters.lr, self._search_bounds(combination))
         max_steps = config.steps_of(config.max_steps, drawn.batch_size)
         curve = lr_curve(drawn, max_steps, self.facts.get("steps_per_epoch"))
-        return Placement(math.log10(drawn.lr / expected_lr(curve, centre)), uncertainty, curve)
+        return Placement(drawn.lr_schedule, math.log10(drawn.lr / expected_lr(curve, centre)), uncertainty, curve)
 
     # --- what comes back ------------------------------------------------------------------------------------
 
