@@ -417,9 +417,10 @@ def _steps(series: Sequence[Series], shown: Sequence[Shown]) -> Axis:
 
 
 def _reads_leftwards(one: Axis, x: float, label: str) -> bool:
-    """Where the text of a mark goes: out of the band, unless that is off the chart."""
+    """Where the text of a mark goes: out of the band, that of the suggestion towards its middle, unless that is off the
+    chart."""
     place = math.log(x / one.low) / math.log(one.high / one.low) if one.log else (x - one.low) / (one.high - one.low)
-    return place > 0.6 or (label.startswith("low") and place > 0.15)
+    return place > (0.8 if label.startswith("suggestion") else 0.6) or (label.startswith("low") and place > 0.15)
 
 
 # --- drawn by the report's page -----------------------------------------------------------------------------------
