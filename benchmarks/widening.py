@@ -31,8 +31,8 @@ class Shifted(study.Study):
 
     def read_bounds(self) -> dict[Combination, LRBounds]:
         for combination, bounds in super().read_bounds().items():
-            names = [name for name in ("low", "high", "suggestion") if getattr(bounds, name) is not None]
-            moved = {name: getattr(bounds, name) * 10**self.decades for name in names}
+            lrs = {name: getattr(bounds, name) for name in ("low", "high", "suggestion")}
+            moved = {name: lr * 10**self.decades for name, lr in lrs.items() if lr is not None}
             self.all_bounds[combination] = replace(bounds, **moved)
         return self.all_bounds
 

@@ -28,8 +28,7 @@ from simulated import (
     train,
 )
 from tune_lr.config import Config
-from tune_lr.lr_schedules import SCHEDULES
-from tune_lr.sampler import BEST, LATEST, WORST, LRSampler, Placement, Point, expected_improvement, quality
+from tune_lr.sampler import BEST, LATEST, LRSampler, Placement, Point, expected_improvement, quality
 from tune_lr.search_space import (
     FROM_THE_EDGE,
     PEAK,
@@ -217,12 +216,8 @@ def test_a_schedule_is_taken_to_be_as_good_as_those_with_a_similar_curve() -> No
 
 def test_a_schedule_that_is_near_zero_for_most_of_the_training_is_expected_to_be_worse() -> None:
     falls = [placed(0.0, "exponential", final_factor=end).curve for end in (0.1, 0.01, 0.0001)]
-    assert list(quality(np.array(falls))) == sorted(quality(np.array(falls)))
-
-
-@pytest.mark.parametrize("name", SCHEDULES)
-def test_something_is_expected_of_every_schedule(name: str) -> None:
-    assert 0 <= float(quality(np.array([placed(0.0, name).curve]))[0]) <= WORST
+    slow, fast, fastest = quality(np.array(falls))
+    assert slow < fast < fastest
 
 
 @pytest.mark.parametrize("bottom", [-0.4, 0.4])
