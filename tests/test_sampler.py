@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from simulated import (
     BEST_LR,
@@ -28,7 +28,7 @@ from simulated import (
     train,
 )
 from tune_lr.config import Config
-from tune_lr.sampler import BEST, LATEST, LRSampler, Placement, Point, expected_improvement, quality
+from tune_lr.sampler import BEST, LATEST, LRSampler, Placement, Point, believed, expected_improvement, quality
 from tune_lr.search_space import (
     FROM_THE_EDGE,
     PEAK,
@@ -41,6 +41,7 @@ from tune_lr.search_space import (
     suggested_lr,
 )
 from tune_lr.trial import Report, TrialSpec
+from tune_lr.verdict import rank_search
 
 SIX = {name: {} for name in ("constant", "step", "exponential", "cosine", "onecycle", "cyclic")}
 WIDE = {"lr": {"min": 1e-5, "max": 10.0}, "lr_schedule": {"choices": SIX}}
@@ -168,6 +169,63 @@ def test_pruned_trials_are_learned_from(tmp_path: Path) -> None:
     assert {row.state for row in rows} == {"complete", "pruned"}
     pairs = [(a, b) for a in rows for b in rows if a.number < b.number and a.lr_schedule == b.lr_schedule]
     assert all(abs(math.log10(a.lr / b.lr)) >= 0.05 for a, b in pairs)
+
+
+# --- what is believed of a trial --------------------------------------------------------------------------------------
+
+
+def place_at_lr(trial: Suggests) -> Placement:
+    return placed(math.log10(trial.suggest_float("lr", 0.01, 100.0, log=True)))
+
+
+def completed(values: dict[float, float], direction: str = "minimize") -> optuna.Study:
+    """By decades from the LR that is expected to be best."""
+    study = optuna.create_study(direction=direction)
+    lrs = {"lr": FloatDistribution(0.01, 100.0, log=True)}
+    for decades, value in values.items():
+        study.add_trial(optuna.create_trial(params={"lr": 10**decades}, distributions=lrs, value=value))
+    return study
+
+
+VALLEY = {decades: 2.0 + decades**2 for decades in (-0.8, -0.5, -0.3, -0.1, 0.0, 0.1, 0.3, 0.5, 0.8)}
+
+
+def test_one_lucky_seed_on_the_side_of_the_valley_is_not_believed() -> None:
+    lucky = {**VALLEY, 0.7: 1.99}
+    values = list(believed(completed(lucky), place_at_lr).values())
+    assert abs(list(lucky)[values.index(min(values))]) <= 0.1
+
+
+def test_where_there_is_no_luck_the_best_is_believed_the_best() -> None:
+    values = believed(completed(VALLEY), place_at_lr)
+    assert min(values, key=values.__getitem__) == list(VALLEY).index(0.0)
+
+
+def test_of_what_is_maximized_the_opposite_is_believed() -> None:
+    values = believed(completed(VALLEY), place_at_lr)
+    negated = completed({decades: -value for decades, value in VALLEY.items()}, "maximize")
+    assert believed(negated, place_at_lr) == pytest.approx({number: -value for number, value in values.items()})
+
+
+def test_nothing_is_believed_of_an_empty_study() -> None:
+    assert believed(completed({}), place_at_lr) == {}
+
+
+def test_a_lucky_trial_does_not_become_the_finalist(tmp_path: Path) -> None:
+    settings = {**SEARCH, "sampler": {"name": "random"}, "num_trials": 24, "confirm": {"top": 1, "seeds": 1}}
+    specs = proposals(tmp_path / "before", **settings)
+    lucky = max((spec for spec in specs if spec.lr < BEST_LR), key=distance)
+
+    def train_with_luck(spec: TrialSpec, config: Config) -> Iterator[Report]:
+        if spec.phase == "search" and spec.number == lucky.number:
+            return descend(spec, config, lambda step: 0.2)  # less than any other reaches
+        return train(spec, config)
+
+    study = open_study(tmp_path / "lucky", config_of(**settings))
+    execute(study, train=train_with_luck)
+    first = rank_search(study.rows(), "val_loss", "minimize")[0]
+    assert first.number == lucky.number and study.verdict().winner.trial != lucky.number
+    assert abs(math.log10(study.verdict().winner.lr / BEST_LR)) < distance(lucky) / 2
 
 
 # --- the process ------------------------------------------------------------------------------------------------------

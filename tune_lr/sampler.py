@@ -57,7 +57,8 @@ LEVEL = 0.3  # of the best, against what is expected of its schedule; and how mu
 BENT, BENT_DECADES = 0.2, 0.5  # how far these bend the valley
 CURVE = 0.075  # how far a schedule, at its best, is off what is expected of its curve
 OWN, OWN_DECADES = 0.05, 0.3  # how far its losses are off the valley, and how far along the LR that reaches
-NOISE = 0.04
+# Of a figure: where the next trial is proposed, and where finalists are chosen, for whom one seed's luck matters most.
+NOISE, SEED_NOISE = 0.04, 0.08
 # Nothing is proposed twice: nearer than this, and as much alike, is the same.
 SAME_DECADES, SAME = 0.05, 0.98
 # How much of CURVE and OWN two configurations share: by the distance of their curves, in natural logarithms of
@@ -149,15 +150,15 @@ class LRSampler(BaseSampler):
     def _propose(self, study: Study, number: int) -> _Random:
         rng = random.Random(f"{self._seed} {number}")
         draws = [_Random(rng) for _ in range(CANDIDATES)]
-        candidates = [self._point(draw, draw) for draw in draws]
+        candidates = [point_of(self._place, draw, draw) for draw in draws]
         trials = [trial for trial in study.get_trials(deepcopy=False) if trial.number != number and trial.params]
         ended, figures = _figures(trials, -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0)
         running = [trial for trial in trials if trial.state == TrialState.RUNNING]
         for trial in ended:
             if trial.number not in self._points:
-                self._points[trial.number] = self._point(FixedTrial(trial.params), trial)
+                self._points[trial.number] = point_of(self._place, FixedTrial(trial.params), trial)
         seen = [self._points[trial.number] for trial in ended]
-        seen += [self._point(FixedTrial(trial.params), trial) for trial in running]
+        seen += [point_of(self._place, FixedTrial(trial.params), trial) for trial in running]
         gains = expected_improvement(seen, figures, candidates)
         if not len(figures) or len(seen) % UNTRIED == UNTRIED - 1:
             tried = {point.placed.lr_schedule for point in seen}
@@ -165,11 +166,12 @@ class LRSampler(BaseSampler):
             gains = np.where(untried, gains, -np.inf) if untried.any() else gains
         return draws[int(np.argmax(gains))]
 
-    def _point(self, trial: Suggests, drawn: _Random | FrozenTrial) -> Point:
-        """`drawn` holds what `trial` was asked for."""
-        placed = self._place(trial)
-        others = {name: _fraction(value, drawn.distributions[name]) for name, value in drawn.params.items()}
-        return Point(placed, {name: fraction for name, fraction in others.items() if name not in PLACED})
+
+def point_of(place: Place, trial: Suggests, drawn: _Random | FrozenTrial) -> Point:
+    """`drawn` holds what `trial` is asked for."""
+    placed = place(trial)
+    others = {name: _fraction(value, drawn.distributions[name]) for name, value in drawn.params.items()}
+    return Point(placed, {name: fraction for name, fraction in others.items() if name not in PLACED})
 
 
 def expected_improvement(seen: Sequence[Point], figures: Array, candidates: Sequence[Point]) -> Array:
@@ -183,12 +185,8 @@ def expected_improvement(seen: Sequence[Point], figures: Array, candidates: Sequ
     among = _covariance(*_compared(seen, seen))
     distance, alike, others = _compared(candidates, seen)
     noisy, across = among + NOISE**2 * np.eye(len(seen)), _covariance(distance, alike, others)
-    rest = figures[:, None] - there[:told]
-    # Not by Cholesky: where many parameters exist under one choice only, the covariance need not be positive definite.
-    explained = np.linalg.solve(noisy[:told, :told], rest)
-    likelihood = np.log(weights) - (rest * explained).sum(axis=0) / 2
-    weights = np.exp(likelihood - likelihood.max())
-    likely = weights > UNLIKELY
+    explained, weights = _explained(noisy[:told, :told], figures[:, None] - there[:told], weights)
+    likely = weights > UNLIKELY * weights.max()
     weights = weights[likely] / weights[likely].sum()
     expected, there, explained = expected[:, likely], there[:, likely], explained[:, likely]
     mean = expected + across[:, :told] @ explained
@@ -203,6 +201,34 @@ def expected_improvement(seen: Sequence[Point], figures: Array, candidates: Sequ
     same = (np.abs(distance) < SAME_DECADES) & (alike * (1.0 if others is None else others) > SAME)
     new: Array = np.where(same.any(axis=1), 0.0, gain)
     return new
+
+
+def believed(study: Study, place: Place) -> dict[int, float]:
+    """Of the trials that were completed, by number: the value that the process, fitted to them all, takes each for. One
+    seed's luck moves it less than the value itself: what is near a trial has a say. Of a long study only of the best
+    and the latest."""
+    sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
+    trials = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+    ended, figures = _figures([trial for trial in trials if trial.params], sign)
+    if not ended:
+        return {}
+    values = [sign * (trial.value or 0.0) for trial in ended]
+    points = [point_of(place, FixedTrial(trial.params), trial) for trial in ended]
+    valleys, weights = _valleys(max(point.placed.uncertainty for point in points))
+    there, among = _expected(points, valleys), _covariance(*_compared(points, points))
+    explained, weights = _explained(among + SEED_NOISE**2 * np.eye(len(points)), figures[:, None] - there, weights)
+    likely = min(values) + (there + among @ explained) @ weights * _unit(values) / UNIT
+    return {trial.number: sign * float(value) for trial, value in zip(ended, likely, strict=True)}
+
+
+def _explained(noisy: Array, rest: Array, weights: Array) -> tuple[Array, Array]:
+    """What the Gaussian process makes of what each valley leaves of the figures, shape (len(rest), len(weights)), and
+    how likely each valley is after them."""
+    # Not by Cholesky: where many parameters exist under one choice only, the covariance need not be positive definite.
+    explained = np.linalg.solve(noisy, rest).astype(np.float64)
+    likelihood = np.log(weights) - (rest * explained).sum(axis=0) / 2
+    likely: Array = np.exp(likelihood - likelihood.max())
+    return explained, likely / likely.sum()
 
 
 def _valleys(uncertainty: float) -> tuple[Array, Array]:
@@ -320,6 +346,10 @@ def _figures(trials: Sequence[FrozenTrial], sign: float) -> tuple[list[FrozenTri
 def _in_units(values: Sequence[float], among: Sequence[float]) -> Array:
     if not values:
         return np.empty(0)
+    return np.minimum(UNIT * (np.array(values) - min(among)) / _unit(among), WORST)
+
+
+def _unit(among: Sequence[float]) -> float:
+    """The distance from the best that a third of the others do not exceed."""
     gaps = np.sort(np.array(among) - min(among))[1:]
-    unit = float(np.quantile(gaps, CLOSER, method="lower")) if len(gaps) else 0.0
-    return np.minimum(UNIT * (np.array(values) - min(among)) / (unit or 1.0), WORST)
+    return (float(np.quantile(gaps, CLOSER, method="lower")) if len(gaps) else 0.0) or 1.0

@@ -36,7 +36,7 @@ from tune_lr.config import Combination, Config
 from tune_lr.errors import InputError, NoAnswerError, ResourceError, TuneLRError, one_line
 from tune_lr.lr_range_test import LRBounds, Ramp, find_lr_bounds
 from tune_lr.plan import PHASES, needs_range_test, planned_confirmation
-from tune_lr.sampler import LRSampler, Place, Placement
+from tune_lr.sampler import LRSampler, Place, Placement, believed
 from tune_lr.search_space import (
     NOTHING_ELSE,
     Draw,
@@ -552,7 +552,7 @@ class Study:
         if not top:
             return []
         if self._finalists is None:
-            chosen = choose_finalists(self.rows(), metric.name, metric.goal, top)
+            chosen = choose_finalists(self.rows(), metric.name, metric.goal, top, self._believed())
             self._finalists = [row.number for row in chosen]
         missing = self._not_asked(self._finalists, range(seeds))
         later = self.config.seed + CONFIRM_SEEDS + seeds
@@ -561,6 +561,16 @@ class Study:
             return missing
         more = self._not_asked(self.verdict().contenders, range(seeds, most))
         return more if self._affords(len(more)) else []
+
+    def _believed(self) -> dict[int, float]:
+        """What the search's process takes its trials for (`sampler.believed`), by number."""
+        searched = self._optuna["search"].get_trials(deepcopy=False)
+        study = self._optuna["widened" if self.widened else "search"]
+        numbers = {}
+        for frozen in study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]):
+            original = searched[frozen.user_attrs["copy_of"]] if "copy_of" in frozen.user_attrs else frozen
+            numbers[frozen.number] = original.user_attrs["spec"]["number"]
+        return {numbers[number]: value for number, value in believed(study, self._place).items()}
 
     def _not_asked(self, finalists: Sequence[int], seeds: Sequence[int]) -> list[TrialSpec]:
         """Confirmations of search trials, by their numbers."""

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
+from types import MappingProxyType
 from typing import Any
 
 from scipy.stats import t as student_t
@@ -85,10 +86,17 @@ def rank_search(rows: Sequence[TrialRow], metric: str, goal: str) -> list[TrialR
     return list(unique.values())
 
 
-def choose_finalists(rows: Sequence[TrialRow], metric: str, goal: str, top: int) -> list[TrialRow]:
+def choose_finalists(
+    rows: Sequence[TrialRow], metric: str, goal: str, top: int, believed: Mapping[int, float] = MappingProxyType({})
+) -> list[TrialRow]:
     """The `top` search trials to be confirmed: the best one of each LR schedule, best first, and where there are fewer
-    schedules the next best of any. Several LRs of one schedule would be less of an answer to which schedule it is."""
+    schedules the next best of any. Several LRs of one schedule would be less of an answer to which schedule it is.
+
+    Best is judged by what is `believed` of a trial, by number, where that is known: its figure is of one seed.
+    """
+    sign = -1.0 if goal == "maximize" else 1.0
     ranked = rank_search(rows, metric, goal)
+    ranked.sort(key=lambda row: sign * believed.get(row.number, row.metrics[metric]))
     families = best_of_families(ranked)
     return [*families, *(row for row in ranked if row not in families)][:top]
 

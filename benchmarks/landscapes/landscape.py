@@ -143,6 +143,17 @@ class Landscape:
         return float(np.sqrt(np.mean([np.var(np.log(values), ddof=1) for values in losses])))
 
     @cached_property
+    def shared(self) -> float:
+        """The part of that variance that a seed has in common among what is trained with it: the same weights to begin
+        with and the same batches. The median of the correlations between cells near the best with fifteen seeds."""
+        near = [
+            [math.log(seeds[seed][-1]) for seed in range(15)]
+            for (name, lr), seeds in self.curves.items()
+            if len(seeds) >= 15 and self.loss(name, lr) < 1.3 * self.lowest
+        ]
+        return float(np.median(np.corrcoef(near)[np.triu_indices(len(near), 1)]))
+
+    @cached_property
     def lowest(self) -> float:
         """The lowest mean final loss of all cells."""
         return min(map(self.best, self.schedules()))
