@@ -31,9 +31,12 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing import Pool
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -261,25 +264,25 @@ def ours_without_a_range_test(landscape: Landscape, ramps: dict[str, Array], rep
     yield from ours(landscape, ramps, repetition, parameters=parameters_of(landscape, {"min": LOW, "max": HIGH}))
 
 
-def ours_at_one_lr(landscape: Landscape, ramps: dict[str, Array], repetition: int) -> Iterator[Trial]:
-    """Ours, which expects the same LR to be best for all schedules."""
-    pace, lr_range_test.PACE = lr_range_test.PACE, 0.0
+@contextmanager
+def constants(module: ModuleType, **values: object) -> Iterator[None]:
+    """Others than a module's own, for a while."""
+    before = {name: getattr(module, name) for name in values}
+    for name, value in values.items():
+        setattr(module, name, value)
     try:
-        yield from ours(landscape, ramps, repetition)
-    finally:
-        lr_range_test.PACE = pace
-
-
-def ours_with(landscape: Landscape, ramps: dict[str, Array], repetition: int, **constants: object) -> Iterator[Trial]:
-    """Ours, with other constants of the sampler."""
-    before = {name: getattr(sampler, name) for name in constants}
-    for name, value in constants.items():
-        setattr(sampler, name, value)
-    try:
-        yield from ours(landscape, ramps, repetition)
+        yield
     finally:
         for name, value in before.items():
-            setattr(sampler, name, value)
+            setattr(module, name, value)
+
+
+def ours_with(
+    landscape: Landscape, ramps: dict[str, Array], repetition: int, module: ModuleType = sampler, **values: object
+) -> Iterator[Trial]:
+    """Ours, with other constants."""
+    with constants(module, **values):
+        yield from ours(landscape, ramps, repetition)
 
 
 METHODS: dict[str, Method] = {
@@ -290,7 +293,7 @@ METHODS: dict[str, Method] = {
     "tune-lr": ours,
     "- three ramps": partial(ours, range_test={"replicates": 3}),
     "- without the range test": ours_without_a_range_test,
-    "- one LR expected for all": ours_at_one_lr,
+    "- one LR expected for all": partial(ours_with, module=lr_range_test, PACE=0.0),
     "- one valley, at the LR expected": partial(ours_with, FARTHEST=0.0, STEEPNESS=(1.0,), ASYMMETRY=(1.0,)),
     "- nothing expected of a curve": partial(ours_with, QUALITY=(0.0,) * 7),
     "- curves not compared": partial(ours_with, REACH=math.inf, OTHER_SCHEDULE=0.0, HIDDEN=0.6),
@@ -338,16 +341,25 @@ def unprefixed(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {name.partition(".")[2]: value for name, value in parameters.items()}
 
 
-def whole_study(
-    landscape: Landscape, ramps: dict[str, Array], repetition: int, **changes: object
-) -> tuple[float, float, bool, bool]:
-    """Trainings in all, the regret of the winner that is named, and whether that is within the noise of the means over
-    all seeds, and within that of one seed."""
+@dataclass(frozen=True)
+class Ended:
+    """How a whole study ended: trainings in all; LR schedules tried; the regret of the winner that is named, and
+    whether that is within the noise of the means over all seeds, and within that of one seed."""
+
+    trainings: float
+    schedules: int
+    regret: float
+    within_the_noise: bool
+    within_a_seeds: bool
+
+
+def whole_study(landscape: Landscape, ramps: dict[str, Array], repetition: int, **changes: object) -> Ended:
     config = config_of(landscape, repetition, TRIALS, **{"confirm": {"top": 3, "seeds": 3}, **changes})
-    total = 0
+    total, schedules = 0, set()
     show = recorded(landscape, repetition, repetition % len(SEARCH_SEEDS))
-    for study, _, steps, _ in replay(config, ramps, show):  # noqa: B007
+    for study, spec, steps, _ in replay(config, ramps, show):  # noqa: B007
         total += steps
+        schedules |= {spec.lr_schedule} if spec.ramp is None else set()
     winner = study.verdict().winner
     name = cell_name(winner.lr_schedule, unprefixed(winner.parameters))
     regret = landscape.loss(name, winner.lr) / landscape.lowest - 1
@@ -355,7 +367,14 @@ def whole_study(
     lrs, losses = landscape.means(best_name)
     seeds = landscape.seeds_at(name, winner.lr), landscape.seeds_at(best_name, lrs[losses.argmin()])
     error = landscape.noise * math.sqrt(sum(1 / n for n in seeds))
-    return total / landscape.max_steps, regret, regret <= 2 * error, regret <= landscape.noise
+    trainings = total / landscape.max_steps
+    return Ended(trainings, len(schedules), regret, regret <= 2 * error, regret <= landscape.noise)
+
+
+def whole_study_with(landscape: Landscape, ramps: dict[str, Array], repetition: int, **values: object) -> Ended:
+    """With other constants of the sampler."""
+    with constants(sampler, **values):
+        return whole_study(landscape, ramps, repetition)
 
 
 # --- tables
@@ -382,12 +401,10 @@ def compare(
             found[title].append(done)
             if len(found[title]) == len(workloads):
                 print(f"| {title} | {' | '.join(row(found[title]))} |", flush=True)
-    for group in ("chosen on", "judged"):
-        inside = [i for i, name in enumerate(workloads) if (name in curve_quality.CHOSEN_ON) == (group == "chosen on")]
-        if inside:
-            print(f"\nOf the workloads {group}:\n\n| method | {' | '.join(header)} |\n|{'---|' * (len(header) + 1)}")
-            for title, of_all in found.items():
-                print(f"| {title} | {' | '.join(row([of_all[i] for i in inside]))} |")
+    for group, inside in groups(workloads):
+        print(f"\nOf the workloads {group}:\n\n| method | {' | '.join(header)} |\n|{'---|' * (len(header) + 1)}")
+        for title, of_all in found.items():
+            print(f"| {title} | {' | '.join(row([of_all[i] for i in inside]))} |")
     print("\nRegret after 12 full trainings, median (5th to 95th percentile):\n")
     print(f"| workload | {' | '.join(methods)} |\n|{'---|' * (len(methods) + 1)}")
     for i, name in enumerate(workloads):
@@ -400,6 +417,13 @@ def compare(
     return found
 
 
+def groups(workloads: Sequence[str]) -> list[tuple[str, list[int]]]:
+    """Those that the search was made on and those that judge it, by their places; without those that are empty."""
+    made_on = [i for i, name in enumerate(workloads) if name in curve_quality.CHOSEN_ON]
+    judges = [i for i in range(len(workloads)) if i not in made_on]
+    return [(title, inside) for title, inside in (("chosen on", made_on), ("judged", judges)) if inside]
+
+
 def row(of_all: list[list[Trace]]) -> list[str]:
     reached = [np.median([[trainings_to(p, r) for p in one] for one in of_all], axis=1) for r in (0.10, 0.05, 0.02)]
     regrets = {n: np.median([[regret_at(p, n) for p in one] for one in of_all], axis=1) for n in (8, 12, 24)}
@@ -409,47 +433,56 @@ def row(of_all: list[list[Trace]]) -> list[str]:
     return cells
 
 
-STUDIES: dict[str, dict[str, object]] = {
-    f"tune-lr, {TRIALS} trials": {},
-    "- random sampler": {"sampler": {"name": "random"}},
-    "- TPE": {"sampler": {"name": "tpe"}},
-    "- pruned at 10, 30, 90 %": {"pruner": {"name": "asha", "reduction_factor": 3}},
-    "- not confirmed": {"confirm": {"top": 0, "seeds": 1}},
+STUDIES: dict[str, Callable[[Landscape, dict[str, Array], int], Ended]] = {
+    f"tune-lr, {TRIALS} trials": whole_study,
+    "- finalists by their one seed": partial(whole_study_with, SEED_NOISE=1e-3),
+    "- no turn for the untried": partial(whole_study_with, UNTRIED=10_000),
+    "- random sampler": partial(whole_study, sampler={"name": "random"}),
+    "- TPE": partial(whole_study, sampler={"name": "tpe"}),
+    "- pruned at 10, 30, 90 %": partial(whole_study, pruner={"name": "asha", "reduction_factor": 3}),
+    "- not confirmed": partial(whole_study, confirm={"top": 0, "seeds": 1}),
+    "+ up to six seeds": partial(whole_study, confirm={"top": 3, "seeds": 3, "max_seeds": 6}),
 }
 
 
-def whole_studies(job: tuple[str, str, bool, int]) -> list[tuple[float, float, bool, bool]]:
+def whole_studies(job: tuple[str, str, bool, int]) -> list[Ended]:
     """Of one kind on one workload, in a process of its own."""
     title, workload, shapes, repetitions = job
     landscape, ramps = load(workload, shapes), load_ramps(workload)
     sampler.QUALITY = curve_quality.fit(without=workload)
-    return [whole_study(landscape, ramps, repetition, **STUDIES[title]) for repetition in range(repetitions)]
+    return [STUDIES[title](landscape, ramps, repetition) for repetition in range(repetitions)]
 
 
 def studies(workloads: Sequence[str], shapes: bool, repetitions: int) -> None:
-    print(f"Whole studies with one seed and a confirmation; {repetitions} repetitions of {len(workloads)} workloads.\n")
-    header = [
-        "trainings in all",
-        "median regret",
-        "90th percentile",
-        "within the noise",
-        "worst workload",
-        "within a seed's",
-    ]
-    print(f"| study | {' | '.join(header)} |\n{'|---' * (len(header) + 1)}|")
+    print(f"Whole studies with one seed and a confirmation; {repetitions} repetitions.\n")
+    columns = ["trainings in all", "schedules tried, fewest", "median regret", "90th percentile", "within the noise"]
+    header = [*columns, "worst workload", "within a seed's"]
+    found: dict[str, list[list[Ended]]] = {}
     with Pool() as pool:
         jobs = [(title, workload, shapes, repetitions) for title in STUDIES for workload in workloads]
         done = pool.imap(whole_studies, jobs)
         for title in STUDIES:
-            cells = np.array([next(done) for _ in workloads], dtype=float)  # (workload, repetition, figure)
-            inside, of_one = cells[..., 2].mean(axis=1), cells[..., 3].mean()
-            worst = f"{workloads[int(inside.argmin())]}, {100 * inside.min():.0f} %"
-            print(
-                f"| {title} | {np.median(cells[..., 0]):.1f} | {percent(float(np.median(cells[..., 1])))} | "
-                f"{percent(float(np.percentile(cells[..., 1], 90)))} | {100 * inside.mean():.0f} % | {worst} | "
-                f"{100 * of_one:.0f} % |",
-                flush=True,
-            )
+            found[title] = [next(done) for _ in workloads]
+            print(title, file=sys.stderr, flush=True)
+    for group, inside in groups(workloads):
+        print(f"\nOf the workloads {group}:\n\n| study | {' | '.join(header)} |\n{'|---' * (len(header) + 1)}|")
+        for title, of_all in found.items():
+            print(f"| {title} | {' | '.join(study_row([of_all[i] for i in inside], [workloads[i] for i in inside]))} |")
+
+
+def study_row(of_all: list[list[Ended]], workloads: list[str]) -> list[str]:
+    flat = [ended for one in of_all for ended in one]
+    regrets, schedules = [ended.regret for ended in flat], [ended.schedules for ended in flat]
+    within = [float(np.mean([ended.within_the_noise for ended in one])) for one in of_all]
+    return [
+        f"{np.median([ended.trainings for ended in flat]):.1f}",
+        f"{np.median(schedules):.0f}, {min(schedules)}",
+        percent(float(np.median(regrets))),
+        percent(float(np.percentile(regrets, 90))),
+        f"{100 * np.mean(within):.0f} %",
+        f"{workloads[int(np.argmin(within))]}, {100 * min(within):.0f} %",
+        f"{100 * np.mean([ended.within_a_seeds for ended in flat]):.0f} %",
+    ]
 
 
 def live(workloads: Sequence[str], repetitions: int) -> None:
@@ -500,8 +533,8 @@ def live_studies(job: tuple[str, str, int]) -> tuple[Studies, Studies]:
         shape = unprefixed(won.parameters)
         fresh = [train_cell(work, won.lr_schedule, won.lr, 10_000 + seed, shape)[-1] for seed in range(8)]
         trained.append((float(np.mean(fresh)) / landscape.lowest - 1, spent / landscape.max_steps))
-        total, regret, *_ = whole_study(landscape, ramps, repetition, **LIVE[title])
-        replayed.append((regret, total))
+        ended = whole_study(landscape, ramps, repetition, **LIVE[title])
+        replayed.append((ended.regret, ended.trainings))
     return trained, replayed
 
 

@@ -35,7 +35,7 @@ USERS = {
     "safetensors": {"training", "checkpoint"},
     "wandb": {"tracking"},
     "wandb_workspaces": {"dashboard"},
-    "optuna": {"study", "sampler"},
+    "optuna": {"study", "ledgers", "sampler"},
     "pydantic": {"config"},
     "pydantic_core": {"config"},
     "yaml": {"yaml_file", "study_dir", "report"},

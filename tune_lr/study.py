@@ -13,9 +13,7 @@ What is told here is on disk before the call returns: curves first, then the jou
 
 import json
 import math
-import os
 import time
-import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -24,19 +22,15 @@ from typing import Any, Protocol
 
 import optuna
 from optuna.distributions import FloatDistribution
-from optuna.pruners import BasePruner, NopPruner
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from optuna.trial import Trial, TrialState, create_trial
 
 from tune_lr.budget import confirmation_within
 from tune_lr.config import Combination, Config
-from tune_lr.errors import InputError, NoAnswerError, ResourceError, TuneLRError, one_line
+from tune_lr.errors import InputError, NoAnswerError, ResourceError, TuneLRError
+from tune_lr.ledgers import LEDGERS, SEARCHES, make_sampler, no_journal, open_journal, open_ledger, tell_ledger
 from tune_lr.lr_range_test import LRBounds, Ramp, find_lr_bounds
 from tune_lr.plan import PHASES, needs_range_test, planned_confirmation
-from tune_lr.sampler import LRSampler, Place, Placement, believed
+from tune_lr.sampler import Placement, believed
 from tune_lr.search_space import (
     NOTHING_ELSE,
     Draw,
@@ -53,11 +47,6 @@ from tune_lr.study_dir import CURVE_COLUMNS, RANGE_CURVE_COLUMNS, STATES, Checkp
 from tune_lr.trial import Report, TrialSpec, steps_covered, steps_weight
 from tune_lr.verdict import Verdict, choose_finalists, judge, rank_search
 
-# The Optuna studies in the journal. Fixed configurations belong to the phase `search`, and to an Optuna study of their
-# own: they may lie outside the space. A sampler does not follow a range that moves: where it is widened, the search
-# goes on in a ledger of its own, with copies of the trials before.
-LEDGERS = ("range_test", "fixed", "search", "widened", "confirm")
-SEARCHES = ("search", "widened")  # those that propose and prune; the second one begins where the LR's range was widened
 # What a diverged trial is told as: finite, and worse than any figure that a metric takes.
 PENALTY = 1e30
 # All search trials share the study's seed. Ramps and confirmations are fresh, and never meet each other's.
@@ -130,9 +119,9 @@ class Study:
         self.all_bounds: dict[Combination, LRBounds] = {}
         self.facts: dict[str, Any] = {}
         self._observers, self._phases, self._strict = tuple(observers), tuple(phases), strict
-        self._storage = _open_journal(directory)
+        self._storage = open_journal(directory)
         known = [ledger for ledger in LEDGERS if ledger != "widened"]
-        self._optuna = {ledger: _open_ledger(ledger, config, self._storage, self._place) for ledger in known}
+        self._optuna = {ledger: open_ledger(ledger, config, self._storage, self._place) for ledger in known}
         self._widening: dict[str, Any] | None = self._optuna["search"].user_attrs.get("widening")  # when it was looked
         self._open: dict[int, _Open] = {}
         self._again: deque[TrialSpec] = deque()
@@ -154,7 +143,7 @@ class Study:
         self._closed: dict[str, Any] = self._optuna["search"].user_attrs.get("closed", {})
         try:
             if self.widened:
-                self._optuna["widened"] = _open_ledger("widened", config, self._storage, self._place)
+                self._optuna["widened"] = open_ledger("widened", config, self._storage, self._place)
             self._load()
             self._check_outcomes()
             lost = directory.numbers() - self._numbers()
@@ -165,7 +154,7 @@ class Study:
                 self._take_up()
             self._before = max((outcome.get("clock", 0.0) for outcome in self._outcomes.values()), default=0.0)
         except (KeyError, TypeError, ValueError, AttributeError) as error:  # what was read is no study's
-            raise _no_journal(directory.journal, error) from None
+            raise no_journal(directory.journal, error) from None
 
     # --- what runs next -------------------------------------------------------------------------------------
 
@@ -391,7 +380,7 @@ class Study:
             "facts": dict(entry.facts),
         }
         entry.trial.set_user_attr("outcome", outcome)
-        _tell_optuna(study, entry.trial, outcome)
+        tell_ledger(study, entry.trial, outcome)
         if entry.ledger == "search" and "widened" in self._optuna:
             self._copy_widened()
         del self._open[spec.number]
@@ -518,7 +507,7 @@ class Study:
         self._widening = widening
         if self.widened:
             self.directory.write_json(self.directory.widened_json, self.widened)
-            self._optuna["widened"] = _open_ledger("widened", self.config, self._storage, self._place)
+            self._optuna["widened"] = open_ledger("widened", self.config, self._storage, self._place)
             self._copy_widened()
             self._tell("notice", widened_text(self.widened))
 
@@ -540,7 +529,7 @@ class Study:
                 )
                 study.add_trial(copy)
         if not self._asked["widened"]:  # with the seed of an empty study it would begin as the search has begun
-            study.sampler = _sampler(self.config, len(study.trials), self._place)
+            study.sampler = make_sampler(self.config, len(study.trials), self._place)
 
     # --- confirmation and test ------------------------------------------------------------------------------
 
@@ -837,7 +826,7 @@ class Study:
             for frozen in study.get_trials(deepcopy=False):
                 if frozen.state == TrialState.RUNNING and "outcome" in frozen.user_attrs:
                     # The driver died between writing down how it ended and telling Optuna.
-                    _tell_optuna(study, frozen.number, frozen.user_attrs["outcome"])
+                    tell_ledger(study, frozen.number, frozen.user_attrs["outcome"])
                     self._asked[ledger] += 1
                     self._keep(TrialSpec.from_dict(frozen.user_attrs["spec"]), frozen.user_attrs["outcome"])
                 elif not frozen.state.is_finished():
@@ -926,11 +915,6 @@ def _reports(curve: Mapping[str, Sequence[float]], checkpoint: Checkpoint) -> li
     return reports
 
 
-def _tell_optuna(study: optuna.Study, trial: Trial | int, outcome: Mapping[str, Any]) -> None:
-    states = {"failed": TrialState.FAIL, "pruned": TrialState.PRUNED}
-    study.tell(trial, outcome["value"], state=states.get(outcome["state"]))
-
-
 def _fixed_spec(number: int, config: Config, index: int) -> TrialSpec:
     """The fixed configuration of that index as a trial of the search."""
     fixed, steps = config.fixed[index], config.max_steps
@@ -949,101 +933,3 @@ def _trained(spec: TrialSpec) -> tuple[Any, ...]:
     # As text: a parameter may be a list.
     parameters = json.dumps([spec.parameters, spec.optimizer], sort_keys=True)
     return spec.lr_schedule, spec.lr, parameters, spec.batch_size, spec.seed
-
-
-def _open_journal(directory: StudyDir) -> JournalStorage:
-    """Opens the journal, or begins one. A driver that was killed may have left half a line, onto which the next one
-    would be written, and its lock, which would be waited for: nobody else writes, since the study is locked."""
-    path = directory.journal
-    try:
-        if path.exists():
-            data = path.read_bytes()
-            whole = data.rfind(b"\n") + 1
-            for number, line in enumerate(data[:whole].splitlines(), start=1):
-                if not isinstance(json.loads(line), dict):
-                    raise ValueError(f"line {number} is no record")
-            if whole < len(data):
-                os.truncate(path, whole)
-        if not (path.exists() and path.stat().st_size) and directory.has_points():
-            raise ResourceError(f"{path}: missing or empty, and there are trials already; put the file back")
-        path.with_name(path.name + ".lock").unlink(missing_ok=True)
-        return JournalStorage(JournalFileBackend(str(path)))
-    except ResourceError:
-        raise
-    except OSError as error:
-        raise directory.trouble(error) from None
-    except Exception as error:  # Optuna's reader trusts what it reads
-        raise _no_journal(path, error) from None
-
-
-def _no_journal(path: Path, error: Exception) -> ResourceError:
-    what = f"{type(error).__name__}: {one_line(error)}"
-    return ResourceError(f"{path}: cannot be read as an Optuna journal ({what}); put the whole file back")
-
-
-def _open_ledger(ledger: str, config: Config, storage: JournalStorage, place: Place) -> optuna.Study:
-    searching = ledger in SEARCHES
-    pruner = _pruner(config) if searching else NopPruner()
-    if ledger in optuna.get_all_study_names(storage):
-        study = optuna.load_study(study_name=ledger, storage=storage, pruner=pruner)
-    else:
-        goal = "minimize" if ledger == "range_test" else config.metric.goal
-        study = optuna.create_study(study_name=ledger, storage=storage, direction=goal, pruner=pruner)
-    # The same seed again would propose the first trials again.
-    study.sampler = _sampler(config, len(study.trials), place) if searching else RandomSampler(seed=0)
-    return study
-
-
-def _sampler(config: Config, trials: int, place: Place) -> BaseSampler:
-    if config.sampler.name == "gp":
-        return LRSampler(place, config.seed)
-    seed = config.seed + trials
-    if config.sampler.name == "random":
-        return RandomSampler(seed=seed)
-    # Measured on conditional spaces: the steadiest of TPE's forms with one LR shared by all schedules.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed)
-
-
-class ScheduleHalving(BasePruner):
-    """Asynchronous successive halving (Li et al. 2020) among trials of the same LR schedule.
-
-    At a rung a trial goes on if it is the best, or among the best 1/`reduction_factor`, of those of its schedule that
-    have been there. Across schedules a rung would compare unlike things: one that decays early looks better there than
-    it ends, one that warms up looks worse. Rungs are `first_rung` times the powers of `reduction_factor`. There is no
-    state but the reported values themselves, so a resumed study decides as one that was never stopped.
-    """
-
-    def __init__(self, first_rung: int, reduction_factor: int, max_steps: int) -> None:
-        self._reduction_factor = reduction_factor
-        self._rungs = set()
-        while first_rung < max_steps:
-            self._rungs.add(first_rung)
-            first_rung *= reduction_factor
-
-    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        step = trial.last_step
-        if step not in self._rungs:
-            return False
-        sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
-        name = _schedule_of(trial)
-        values = sorted(
-            sign * other.intermediate_values[step]
-            for other in study.get_trials(deepcopy=False)
-            if step in other.intermediate_values and _schedule_of(other) == name
-        )
-        going_on = max(1, len(values) // self._reduction_factor)
-        return sign * trial.intermediate_values[step] > values[going_on - 1]
-
-
-def _schedule_of(trial: FrozenTrial) -> str:
-    """Of a space with a single schedule, which is not drawn, all trials are alike."""
-    return str(trial.params.get("lr_schedule", ""))
-
-
-def _pruner(config: Config) -> BasePruner:
-    pruner = config.pruner
-    if pruner.name == "none":
-        return NopPruner()
-    return ScheduleHalving(pruner.min_steps or config.report_every, pruner.reduction_factor, config.max_steps)
