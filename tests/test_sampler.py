@@ -196,6 +196,11 @@ def test_one_lucky_seed_on_the_side_of_the_valley_is_not_believed() -> None:
     assert abs(list(lucky)[values.index(min(values))]) <= 0.1
 
 
+def test_a_trial_that_was_far_worse_than_its_neighbours_is_not_believed_as_good_as_they_are() -> None:
+    values = list(believed(completed({**VALLEY, 0.02: 2.9}), place_at_lr).values())
+    assert values[-1] > max(values[2:7])
+
+
 def test_where_there_is_no_luck_the_best_is_believed_the_best() -> None:
     values = believed(completed(VALLEY), place_at_lr)
     assert min(values, key=values.__getitem__) == list(VALLEY).index(0.0)

@@ -205,8 +205,8 @@ def expected_improvement(seen: Sequence[Point], figures: Array, candidates: Sequ
 
 def believed(study: Study, place: Place) -> dict[int, float]:
     """Of the trials that were completed, by number: the value that the process, fitted to them all, takes each for. One
-    seed's luck moves it less than the value itself: what is near a trial has a say. Of a long study only of the best
-    and the latest."""
+    seed's luck moves it less than the value itself: what is near a trial has a say. Nothing is believed to be better
+    than it was by more than SEED_NOISE. Of a long study only of the best and the latest."""
     sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
     trials = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
     ended, figures = _figures([trial for trial in trials if trial.params], sign)
@@ -217,8 +217,9 @@ def believed(study: Study, place: Place) -> dict[int, float]:
     valleys, weights = _valleys(max(point.placed.uncertainty for point in points))
     there, among = _expected(points, valleys), _covariance(*_compared(points, points))
     explained, weights = _explained(among + SEED_NOISE**2 * np.eye(len(points)), figures[:, None] - there, weights)
-    likely = min(values) + (there + among @ explained) @ weights * _unit(values) / UNIT
-    return {trial.number: sign * float(value) for trial, value in zip(ended, likely, strict=True)}
+    likely = np.maximum((there + among @ explained) @ weights, figures - SEED_NOISE)
+    taken_for = min(values) + likely * _unit(values) / UNIT
+    return {trial.number: sign * float(value) for trial, value in zip(ended, taken_for, strict=True)}
 
 
 def _explained(noisy: Array, rest: Array, weights: Array) -> tuple[Array, Array]:
