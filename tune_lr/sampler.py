@@ -170,8 +170,8 @@ class LRSampler(BaseSampler):
 def point_of(place: Place, trial: Suggests, drawn: _Random | FrozenTrial) -> Point:
     """`drawn` holds what `trial` is asked for."""
     placed = place(trial)
-    others = {name: _fraction(value, drawn.distributions[name]) for name, value in drawn.params.items()}
-    return Point(placed, {name: fraction for name, fraction in others.items() if name not in PLACED})
+    others = {name: value for name, value in drawn.params.items() if name not in PLACED}
+    return Point(placed, {name: _fraction(value, drawn.distributions[name]) for name, value in others.items()})
 
 
 def expected_improvement(seen: Sequence[Point], figures: Array, candidates: Sequence[Point]) -> Array:
