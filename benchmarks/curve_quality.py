@@ -3,7 +3,7 @@
     python benchmarks/curve_quality.py
 
 Fits `tune_lr.sampler.QUALITY` to the 34 shapes of the landscapes: ridge regression of ln(a shape's lowest mean loss /
-the lowest of all), cut off at WORST, averaged over CHOSEN_ON. Prints the coefficients, and how well those that were
+the lowest of all), cut off at WORST, averaged over IN_VIEW. Prints the coefficients, and how well those that were
 fitted without a workload foretell it: the part of the variance between shapes that is explained, the place that the
 truly best shape takes in the order foretold, and the regret of the best of the first five.
 """
@@ -11,23 +11,12 @@ truly best shape takes in the order foretold, and the regret of the best of the 
 import numpy as np
 from numpy.typing import NDArray
 
-from landscapes.landscape import all_shapes, default_shape, load, names, schedule_and_shape
+from landscapes.landscape import IN_VIEW, all_shapes, default_shape, load, names, schedule_and_shape
 from tune_lr.lr_schedules import make_lr_schedule
 from tune_lr.sampler import WORST, features
 from tune_lr.search_space import PLACES
 
 Array = NDArray[np.float64]
-# What the search was made on: its constants were set with these in view. All others are its judges.
-CHOSEN_ON = (
-    "autoencoder",
-    "cnn_bn",
-    "gru_adam",
-    "lenet5_momentum",
-    "lenet5_sgd",
-    "mlp_adamw",
-    "regression",
-    "transformer_adamw",
-)
 RIDGE = 0.1  # of standardized features
 
 
@@ -49,7 +38,7 @@ def lowest(workload: str) -> Array:
 def fit(without: str = "") -> tuple[float, ...]:
     """The coefficients, of all workloads that the search was made on, but one."""
     found = features(curves())[:, 1:]
-    target = np.mean([lowest(name) for name in CHOSEN_ON if name != without], axis=0)
+    target = np.mean([lowest(name) for name in IN_VIEW if name != without], axis=0)
     mean, deviation = found.mean(axis=0), found.std(axis=0)
     standardized = (found - mean) / deviation
     weights = np.linalg.solve(

@@ -4,7 +4,7 @@
 
 Replays, in seconds, the ramps of `landscapes/` (20 seeds per workload and tool): ours on sets of three, drawn without
 replacement; the peers', each on its own default ramp, one each, as they do. The rules of `tune_lr.lr_range_test` were
-chosen on the workloads of CHOSEN_ON; the others judge them.
+made with the workloads of IN_VIEW in view; the others judge them.
 
 - holds: how often the bounds hold an LR within 2 % of the best mean loss of EVERY schedule; width: their median in
   decades
@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from landscapes.landscape import RAMPS, SCHEDULES, Landscape, load, load_ramps, names
+from landscapes.landscape import IN_VIEW, RAMPS, SCHEDULES, Landscape, load, load_ramps, names
 from peers import PEERS
 from tune_lr.lr_range_test import PACE, DivergenceDetector, LRBounds, find_lr_bounds
 from tune_lr.lr_schedules import make_lr_schedule
@@ -32,7 +32,6 @@ from tune_lr.lr_schedules import make_lr_schedule
 Array = NDArray[np.float64]
 Answer = LRBounds | float | None  # what a tool says: ours bounds, the others an LR or nothing
 
-CHOSEN_ON = ("lenet5_momentum", "mlp_adamw", "cnn_bn")
 REPLICATES, SETS = 3, 60
 WITHIN = 1.02
 SUGGESTED_FOR = ("constant", "onecycle")
@@ -147,14 +146,14 @@ def print_table(header: list[str], rows: list[list[str]]) -> None:
 
 
 def schedule_row(name: str, landscapes: list[Landscape], given: dict[str, list[Answer]]) -> list[str]:
-    """What our suggestion for a schedule costs, where it was chosen and where it is judged."""
+    """What our suggestion for a schedule costs, on the workloads in view and on those that judge."""
     cells = [name, f"{mean_factor(name):.2f}", f"{mean_factor(name) ** -PACE:.2f}"]
-    for chosen in (True, False):
+    for in_view in (True, False):
         ratios = [
             landscape.loss(name, lr) / landscape.best(name)
             for landscape in landscapes
             for lr in suggestions(given[landscape.name], name)
-            if (landscape.name in CHOSEN_ON) == chosen
+            if (landscape.name in IN_VIEW) == in_view
         ]
         cells += [f"{np.median(ratios):.2f}", f"{max(ratios):.2f}"]
     return cells
@@ -174,7 +173,7 @@ def workload_row(landscape: Landscape, given: list[Answer], steps: float) -> lis
         for name in SUGGESTED_FOR
     ]
     return [
-        landscape.name + (" (chosen on)" if landscape.name in CHOSEN_ON else ""),
+        landscape.name + ("" if landscape.name in IN_VIEW else " (judge)"),
         f"{min(bests):.2g} to {max(bests):.2g}",
         f"{low:.2g} to {high:.2g}",
         f"{100 * np.mean([holds(landscape, answer) for answer in bounds]):.0f} %",
@@ -231,13 +230,13 @@ def main() -> None:
     ramps = {landscape.name: load_ramps(landscape.name) for landscape in landscapes}
     given = {tool: {name: answers(tool, curves) for name, curves in ramps.items()} for tool in TOOLS}
     for title, part in (
-        ("judged on", [landscape for landscape in landscapes if landscape.name not in CHOSEN_ON]),
-        ("all", landscapes),
+        ("that judge", [landscape for landscape in landscapes if landscape.name not in IN_VIEW]),
+        ("in view", [landscape for landscape in landscapes if landscape.name in IN_VIEW]),
     ):
-        print(f"\n{title}: {', '.join(landscape.name for landscape in part)}\n")
+        print(f"\nWorkloads {title}: {', '.join(landscape.name for landscape in part)}\n")
         print_table(HEADER, [[tool, *row(tool, part, given[tool])] for tool in TOOLS])
     print()
-    header = ["LR schedule", "mean factor", "multiplier", "median, chosen on", "worst", "median, judged", "worst"]
+    header = ["LR schedule", "mean factor", "multiplier", "median, in view", "worst", "median, judges", "worst"]
     print_table(header, [schedule_row(name, landscapes, given["tune-lr"]) for name in SCHEDULES])
     print()
     header = ["workload", "best LRs", "bounds", "holds", "suggestion", *SUGGESTED_FOR, "sd", "steps"]

@@ -47,6 +47,7 @@ from optuna.samplers import BaseSampler, GPSampler, TPESampler
 import curve_quality
 from landscapes.landscape import (
     FOLDER,
+    IN_VIEW,
     OURS,
     POINTS,
     RAMPS,
@@ -418,10 +419,10 @@ def compare(
 
 
 def groups(workloads: Sequence[str]) -> list[tuple[str, list[int]]]:
-    """Those that the search was made on and those that judge it, by their places; without those that are empty."""
-    made_on = [i for i, name in enumerate(workloads) if name in curve_quality.CHOSEN_ON]
+    """Those that were in view when the search was made and those that judge it, by their places."""
+    made_on = [i for i, name in enumerate(workloads) if name in IN_VIEW]
     judges = [i for i in range(len(workloads)) if i not in made_on]
-    return [(title, inside) for title, inside in (("chosen on", made_on), ("judged", judges)) if inside]
+    return [(title, inside) for title, inside in (("in view", made_on), ("that judge", judges)) if inside]
 
 
 def row(of_all: list[list[Trace]]) -> list[str]:

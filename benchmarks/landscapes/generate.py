@@ -372,7 +372,7 @@ WORKLOADS = (
         max_steps=180,
         lowest=-1.5,
     ),
-    # The search is judged on these: they were recorded when its constants were settled.
+    # These judge: see `landscape.IN_VIEW`.
     Work(
         name="denoiser_adam",
         data=noisy_digits_to_clean_ones,

@@ -30,6 +30,17 @@ SHAPES: dict[str, dict[str, tuple[float, ...]]] = {
     "cyclic": {"step_size_up": (0.125, 0.25, 0.5), "floor": (0.01, 0.1, 0.3)},
 }
 SCHEDULES = tuple(SHAPES)  # each in its default shape
+# In view when the range test and the search were made. All others were recorded when both were settled: the judges.
+IN_VIEW = (
+    "autoencoder",
+    "cnn_bn",
+    "gru_adam",
+    "lenet5_momentum",
+    "lenet5_sgd",
+    "mlp_adamw",
+    "regression",
+    "transformer_adamw",
+)
 POINTS = 10  # validations, the last one at the end
 SEARCH_SEEDS = (0, 1, 2)  # every cell has them; later seeds are for the truth alone
 RAMP_SEEDS = range(1000, 1020)
