@@ -556,6 +556,18 @@ def test_finalists_are_different_configurations(tmp_path: Path) -> None:
     assert study.verdict().winner.trial == 2
 
 
+def test_who_reads_the_journal_alone_knows_who_is_confirmed(tmp_path: Path) -> None:
+    for seed in range(8):
+        study = open_study(tmp_path / f"{seed}", config_of(num_trials=12, seed=seed, confirm={"top": 2, "seeds": 2}))
+        execute(study)
+        (tmp_path / f"copy{seed}").mkdir()
+        journal = StudyDir(tmp_path / f"copy{seed}").journal
+        journal.parent.mkdir(exist_ok=True)
+        shutil.copy(study.directory.journal, journal)
+        reader = Study(study.config, StudyDir(tmp_path / f"copy{seed}"))
+        assert reader.bounds is None and reader.total("confirm") == study.total("confirm") == 4
+
+
 def passes_over_test_data(trained: list[TrialSpec]) -> list[TrialSpec]:
     return [spec for spec in trained if spec.phase == "test"]
 

@@ -256,9 +256,10 @@ class Study:
             max_steps = self.config.steps_of(max_steps, drawn.batch_size)
             spec = TrialSpec(number, "search", seed, max_steps, **vars(drawn))
         else:
-            first = self._missing_confirmations()[0]
+            first, (top, seeds) = self._missing_confirmations()[0], self._confirmation()
+            self._keep_finalists(top)
             spec = replace(first, number=number, checkpoint=str(self.directory.checkpoint(number)))
-            later = self.config.seed + CONFIRM_SEEDS + self._confirmation()[1]
+            later = self.config.seed + CONFIRM_SEEDS + seeds
             if spec.seed >= later > max(one.seed for one in self._specs.values() if one.phase == "confirm"):
                 self._tell("notice", f"confirm: {self.verdict().sentence} More seeds may do it.")
         trial.set_user_attr("spec", spec.to_dict())
@@ -541,6 +542,8 @@ class Study:
         if not top:
             return []
         if self._finalists is None:
+            self._finalists = self._kept_finalists().get(self._finalists_key(top))
+        if self._finalists is None:
             chosen = choose_finalists(self.rows(), metric.name, metric.goal, top, self._believed())
             self._finalists = [row.number for row in chosen]
         missing = self._not_asked(self._finalists, range(seeds))
@@ -550,6 +553,20 @@ class Study:
             return missing
         more = self._not_asked(self.verdict().contenders, range(seeds, most))
         return more if self._affords(len(more)) else []
+
+    def _kept_finalists(self) -> dict[str, list[int]]:
+        """Those that were confirmed after so many trials: who reads the journal alone, without the ramps, could not
+        choose them."""
+        kept: dict[str, list[int]] = self._optuna["confirm"].user_attrs.get("finalists", {})
+        return kept
+
+    def _finalists_key(self, top: int) -> str:
+        return f"{top} of {sum(row.phase == 'search' for row in self.rows())}"
+
+    def _keep_finalists(self, top: int) -> None:
+        kept, key = self._kept_finalists(), self._finalists_key(top)
+        if key not in kept:
+            self._optuna["confirm"].set_user_attr("finalists", {**kept, key: self._finalists})
 
     def _believed(self) -> dict[int, float]:
         """What the search's process takes its trials for (`sampler.believed`), by number."""
