@@ -1230,3 +1230,15 @@ def test_a_journal_that_is_json_and_no_outcome_is_refused(tmp_path: Path, damage
     journal.write_text("".join([*lines[:at], lines[at].replace(*damage), *lines[at + 1 :]]))
     with pytest.raises(ResourceError, match="cannot be read as an Optuna journal"):
         open_study(tmp_path / "s")
+
+
+@pytest.mark.parametrize("damage", ["[99, 2]", "[0, 2]", "7"], ids=["unknown", "a ramp", "no list"])
+def test_a_journal_that_names_others_to_be_confirmed_than_trials_is_refused(tmp_path: Path, damage: str) -> None:
+    execute(open_study(tmp_path / "s"))
+    journal = StudyDir(tmp_path / "s").journal
+    whole = journal.read_text()
+    damaged = re.sub(r'("finalists": ?\{"[^"]*": ?)\[[^]]*\]', rf"\g<1>{damage}", whole)
+    assert damaged != whole
+    journal.write_text(damaged)
+    with pytest.raises(ResourceError, match="cannot be read as an Optuna journal"):
+        open_study(tmp_path / "s")

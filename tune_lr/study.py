@@ -830,6 +830,9 @@ class Study:
             measured = row.state == "complete" and not self._specs[row.number].ramp  # which may diverge before it is
             if row.state not in STATES or (measured and self.config.metric.name not in row.metrics):
                 raise ValueError(f"trial {row.number} is {row.state!r} with {sorted(row.metrics)}")
+        for number in (number for finalists in self._kept_finalists().values() for number in finalists):
+            if number not in self._outcomes or self._specs[number].phase != "search":
+                raise ValueError(f"{number} is no trial of the search, and was to be confirmed")
 
     def _numbers(self) -> set[int]:
         """Of all trials in the journal."""
