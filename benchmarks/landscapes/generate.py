@@ -139,6 +139,37 @@ def eight_bytes() -> Data:
     return train[:, :8], train[:, 8], val[:, :24].reshape(-1, 8), val[:, 8:25:8].reshape(-1)
 
 
+@cache
+def mnist_with_wrong_labels() -> Data:
+    """A fifth of the labels that are trained on are drawn at random."""
+    train, targets, val, val_targets = mnist()
+    generator = torch.Generator().manual_seed(0)
+    wrong = torch.rand(len(targets), generator=generator) < 0.2
+    return train, torch.where(wrong, torch.randint(10, targets.shape, generator=generator), targets), val, val_targets
+
+
+@cache
+def pixels_in_turn() -> Data:
+    """The pixels of an image, each of 17 shades, as one sequence, and the same one pixel further."""
+    train, _, val, _ = digits_flat()
+    low, high = train.min(), train.max()
+    train, val = (((16 * (part - low) / (high - low)).round()).long() for part in (train, val[:60]))
+    return train[:, :-1], train[:, 1:], val[:, :-1], val[:, 1:]
+
+
+@cache
+def ratings() -> Data:
+    """Pairs of 200 users and 100 things, and how much each likes each: three tastes, and noise of half their spread."""
+    generator = torch.Generator().manual_seed(0)
+    users, things = torch.randn(200, 3, generator=generator), torch.randn(100, 3, generator=generator)
+    pairs = torch.cartesian_prod(torch.arange(200), torch.arange(100))
+    liked = (users[pairs[:, 0]] * things[pairs[:, 1]]).sum(1, keepdim=True) / 3**0.5
+    liked = liked + 0.5 * torch.randn(len(pairs), 1, generator=generator)
+    order = torch.randperm(len(pairs), generator=generator)
+    train, val = order[:12_000], order[12_000:14_000]
+    return pairs[train], liked[train], pairs[val], liked[val]
+
+
 # --- models
 
 
@@ -161,14 +192,16 @@ class Block(nn.Module):
 
 
 class ByteTransformer(nn.Module):
-    """int64 of shape (N, length) to logits of shape (N, length, 256)."""
+    """int64 of shape (N, length) to logits of shape (N, length, vocabulary)."""
 
-    def __init__(self, length: int = 32, width: int = 32, blocks: int = 2, heads: int = 2) -> None:
+    def __init__(
+        self, length: int = 32, width: int = 32, blocks: int = 2, heads: int = 2, vocabulary: int = 256
+    ) -> None:
         super().__init__()
-        self.bytes, self.places = nn.Embedding(256, width), nn.Parameter(0.02 * torch.randn(length, width))
+        self.bytes, self.places = nn.Embedding(vocabulary, width), nn.Parameter(0.02 * torch.randn(length, width))
         nn.init.normal_(self.bytes.weight, std=0.02)
         self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(blocks)))
-        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 256))
+        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, vocabulary))
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.head(self.blocks(self.bytes(tokens) + self.places))
@@ -207,6 +240,53 @@ class RowTransformer(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         return self.head(self.blocks(self.embed(rows) + self.places).mean(1))
+
+
+class Mixer(nn.Module):
+    """An MLP-Mixer (Tolstikhin et al. 2021) over patches of 2 x 2 pixels: shape (N, 64) to logits of shape (N, 10)."""
+
+    def __init__(self, width: int = 24) -> None:
+        super().__init__()
+        self.embed = nn.Linear(4, width)
+        self.across = nn.ModuleList(mlp(16, 32, 16, activation=nn.GELU) for _ in range(2))
+        self.within = nn.ModuleList(mlp(width, 48, width, activation=nn.GELU) for _ in range(2))
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(4))
+        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 10))
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.embed(images.view(-1, 4, 2, 4, 2).transpose(2, 3).reshape(-1, 16, 4))
+        for i, (across, within) in enumerate(zip(self.across, self.within, strict=True)):
+            x = x + across(self.norms[2 * i](x).transpose(1, 2)).transpose(1, 2)
+            x = x + within(self.norms[2 * i + 1](x))
+        return self.head(x.mean(1))
+
+
+class VariationalAutoencoder(nn.Module):
+    """Kingma and Welling 2014: shape (N, 64) to the image, the means and the logarithms of the variances side by side,
+    shape (N, 64 + 2 * codes)."""
+
+    def __init__(self, codes: int = 6) -> None:
+        super().__init__()
+        self.encoder, self.decoder = mlp(64, 48, 2 * codes), mlp(codes, 48, 64)
+
+    def forward(self, images: Tensor) -> Tensor:
+        code = self.encoder(images)
+        mean, log_variance = code.chunk(2, dim=1)
+        noise = torch.randn_like(mean) if self.training else torch.zeros_like(mean)
+        return torch.cat([self.decoder(mean + noise * torch.exp(log_variance / 2)), code], dim=1)
+
+
+class Factors(nn.Module):
+    """What a user and a thing have in common: int64 of shape (N, 2) to shape (N, 1)."""
+
+    def __init__(self, width: int = 6) -> None:
+        super().__init__()
+        self.users, self.things = nn.Embedding(200, width), nn.Embedding(100, width)
+        for table in (self.users, self.things):
+            nn.init.normal_(table.weight, std=0.3)
+
+    def forward(self, pairs: Tensor) -> Tensor:
+        return (self.users(pairs[:, 0]) * self.things(pairs[:, 1])).sum(1, keepdim=True)
 
 
 class Residual(nn.Module):
@@ -280,6 +360,13 @@ def mlp(*sizes: int, activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Module
 
 def loss_of_bytes(outputs: Tensor, targets: Tensor) -> Tensor:
     return functional.cross_entropy(outputs.flatten(0, 1), targets.flatten())
+
+
+def loss_of_codes(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Of the image, and of how far the codes are from a standard normal distribution, a value each."""
+    image, mean, log_variance = outputs.split([64, *2 * [(outputs.shape[1] - 64) // 2]], dim=1)
+    divergence = (mean**2 + log_variance.exp() - 1 - log_variance).sum(1).mean() / 2
+    return functional.mse_loss(image, targets) + 0.01 * divergence
 
 
 # The fastest first.
@@ -439,6 +526,72 @@ WORKLOADS = (
         max_steps=120,
         lowest=-3.0,
     ),
+    Work(
+        name="mixer_nadam",
+        data=digits_flat,
+        model=Mixer,
+        loss=functional.cross_entropy,
+        optimizer="nadam",
+        arguments={},
+        batch_size=32,
+        max_steps=130,
+        lowest=-3.0,
+    ),
+    Work(
+        name="lenet5_adamw",
+        data=mnist,
+        model=LeNet5,
+        loss=functional.cross_entropy,
+        optimizer="adamw",
+        arguments={"weight_decay": 0.01},
+        batch_size=32,
+        max_steps=120,
+        lowest=-3.33,
+    ),
+    Work(
+        name="wrong_labels_nesterov",
+        data=mnist_with_wrong_labels,
+        model=lambda: nn.Sequential(nn.Flatten(), mlp(784, 128, 10)),
+        loss=functional.cross_entropy,
+        optimizer="sgd",
+        arguments={"momentum": 0.9, "nesterov": True},
+        batch_size=64,
+        max_steps=150,
+        lowest=-2.67,
+    ),
+    Work(
+        name="vae_adam",
+        data=digits_to_themselves,
+        model=VariationalAutoencoder,
+        loss=loss_of_codes,
+        optimizer="adam",
+        arguments={},
+        batch_size=32,
+        max_steps=220,
+        lowest=-3.0,
+    ),
+    Work(
+        name="pixel_gpt_adamw",
+        data=pixels_in_turn,
+        model=lambda: ByteTransformer(length=63, width=24, blocks=1, heads=2, vocabulary=17),
+        loss=loss_of_bytes,
+        optimizer="adamw",
+        arguments={"betas": [0.9, 0.95], "weight_decay": 0.1},
+        batch_size=8,
+        max_steps=120,
+        lowest=-3.17,
+    ),
+    Work(
+        name="factors_adamax",
+        data=ratings,
+        model=Factors,
+        loss=functional.mse_loss,
+        optimizer="adamax",
+        arguments={},
+        batch_size=64,
+        max_steps=400,
+        lowest=-1.33,
+    ),
 )
 
 
@@ -568,6 +721,13 @@ def missing_ramp(work: Work) -> tuple[str, int] | None:
     return None
 
 
+def run_ramps(name: str, ends: float) -> None:
+    """Runs those that are missing, in a process of the pool."""
+    torch.set_num_threads(1)
+    while (missing := missing_ramp(BY_NAME[name])) is not None and time.monotonic() < ends:
+        run_ramp(BY_NAME[name], *missing)
+
+
 # --- what to do next
 
 
@@ -669,9 +829,7 @@ def main() -> None:
                         return
             print(f"stage {number}: {trained} trainings in {time.monotonic() - started:.0f} s", flush=True)
             if number == RAMPS_AFTER:
-                for work in works:
-                    while (missing := missing_ramp(work)) is not None and time.monotonic() < ends:
-                        run_ramp(work, *missing)
+                pool.starmap(run_ramps, [(work.name, ends) for work in works])
 
 
 if __name__ == "__main__":
