@@ -355,7 +355,7 @@ class Ended:
 
 
 def whole_study(landscape: Landscape, ramps: dict[str, Array], repetition: int, **changes: object) -> Ended:
-    config = config_of(landscape, repetition, TRIALS, **{"confirm": {"top": 3, "seeds": 3}, **changes})
+    config = config_of(landscape, repetition, TRIALS, **{"confirm": {}, **changes})
     total, schedules = 0, set()
     show = recorded(landscape, repetition, repetition % len(SEARCH_SEEDS))
     for study, spec, steps, _ in replay(config, ramps, show):  # noqa: B007
@@ -436,13 +436,15 @@ def row(of_all: list[list[Trace]]) -> list[str]:
 
 STUDIES: dict[str, Callable[[Landscape, dict[str, Array], int], Ended]] = {
     f"tune-lr, {TRIALS} trials": whole_study,
+    "- no runners-up": partial(whole_study, confirm={"top": 3}),
     "- finalists by their one seed": partial(whole_study_with, SEED_NOISE=1e-3),
     "- no turn for the untried": partial(whole_study_with, UNTRIED=10_000),
     "- random sampler": partial(whole_study, sampler={"name": "random"}),
     "- TPE": partial(whole_study, sampler={"name": "tpe"}),
     "- pruned at 10, 30, 90 %": partial(whole_study, pruner={"name": "asha", "reduction_factor": 3}),
     "- not confirmed": partial(whole_study, confirm={"top": 0, "seeds": 1}),
-    "+ up to six seeds": partial(whole_study, confirm={"top": 3, "seeds": 3, "max_seeds": 6}),
+    "+ up to six seeds": partial(whole_study, confirm={"max_seeds": 6}),
+    "+ ten finalists, twenty seeds": partial(whole_study, confirm={"runners_up": 7, "seeds": 20}),
 }
 
 
@@ -526,7 +528,7 @@ def live_studies(job: tuple[str, str, int]) -> tuple[Studies, Studies]:
 
     trained, replayed = [], []
     for repetition in range(repetitions):
-        config = config_of(landscape, repetition, TRIALS, **{"confirm": {"top": 3, "seeds": 3}, **LIVE[title]})
+        config = config_of(landscape, repetition, TRIALS, **{"confirm": {}, **LIVE[title]})
         spent = 0
         for study, _, steps, _ in replay(config, ramps, show):  # noqa: B007
             spent += steps

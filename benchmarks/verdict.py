@@ -129,7 +129,7 @@ def compare_finalists(repetitions: int, top: int = 3) -> None:
                 TrialRow(i, "search", "complete", schedule, lr, {}, 0, 1, {METRIC: loss})
                 for i, (schedule, lr, loss) in enumerate(trials)
             ]
-            chosen = rank_search(rows, METRIC, GOAL)[:top], choose_finalists(rows, METRIC, GOAL, top)
+            chosen = rank_search(rows, METRIC, GOAL)[:top], choose_finalists(rows, METRIC, GOAL, top, top)
             for regret, finalists in zip(regrets, chosen, strict=True):
                 regret.append(min(landscape.loss(row.lr_schedule, row.lr) for row in finalists) / best - 1)
         for regret, all_of_them in zip(regrets, everywhere, strict=True):

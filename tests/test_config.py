@@ -494,7 +494,7 @@ def test_overrides_are_laid_over_the_file(folder: Path) -> None:
     ("override", "expected"),
     [
         ("seed=-1", "--set seed=-1 seed: must be at least 0 (got -1)"),
-        ("confirm.tpo=1", "--set confirm.tpo=1 confirm.tpo: is unknown; did you mean 'top'?; allowed: top, seeds, max_seeds"),
+        ("confirm.tpo=1", "--set confirm.tpo=1 confirm.tpo: is unknown; did you mean 'top'?; allowed: top, runners_up, seeds, max_seeds"),
         ("seed.x=1", "--set seed.x=1 seed: has no fields (got 0); set it as a whole"),
         ("seed", "--set seed: is no override; write KEY.PATH=VALUE, such as confirm.top=2"),
         ("a..b=1", "--set a..b=1: is no override; write KEY.PATH=VALUE, such as confirm.top=2"),
@@ -588,6 +588,25 @@ def test_a_space_that_is_not_there_is_refused(folder: Path, source: str, expecte
     with pytest.raises(InputError) as caught:
         load_config(source)
     assert re.fullmatch(expected, str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("confirm", "finalists"),
+    [
+        ({}, 5),
+        ({"seeds": 4}, 5),
+        ({"runners_up": 0}, 3),
+        ({"top": 2}, 2),
+        ({"top": 2, "runners_up": 1}, 3),
+        ({"top": 0, "runners_up": 2}, 0),
+    ],
+)
+def test_runners_up_are_confirmed_by_default_and_beside_a_top_where_it_asks_for_them(
+    confirm: dict[str, int], finalists: int
+) -> None:
+    config = parse_config({**base(), "confirm": confirm})
+    assert config.confirm.finalists == finalists
+    assert parse_config(config.model_dump(mode="json", exclude_none=True)).confirm == config.confirm
 
 
 def test_the_shipped_space_is_the_default_study() -> None:

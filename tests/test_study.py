@@ -37,7 +37,7 @@ from simulated import (
 from tune_lr.config import Config
 from tune_lr.errors import InputError, NoAnswerError, ResourceError
 from tune_lr.lr_range_test import LRBounds, Ramp
-from tune_lr.plan import PHASES
+from tune_lr.plan import PHASES, plan
 from tune_lr.study import CONFIRM_SEEDS, PENALTY, TEST, Study, extended_ramp
 from tune_lr.study_dir import StudyDir, TrialRow
 from tune_lr.trial import Report, TrialSpec
@@ -113,7 +113,7 @@ def assert_whole(study: Study) -> None:
     assert len(of_phase(study, "search")) == config.num_trials
     complete = [row for row in of_phase(study, "search") if row.state == "complete"]
     different = {(row.lr, row.lr_schedule, str(row.parameters)) for row in complete}
-    assert len(of_phase(study, "confirm")) == min(len(different), config.confirm.top) * config.confirm.seeds
+    assert len(of_phase(study, "confirm")) == min(len(different), config.confirm.finalists) * config.confirm.seeds
     for row in rows:
         curve = study.directory.range_curve if row.phase == "range_test" else study.directory.curve
         assert study.directory.read_curve(curve(row.number))["step"] == list(range(1, row.steps + 1))
@@ -554,6 +554,15 @@ def test_finalists_are_different_configurations(tmp_path: Path) -> None:
     execute(study, train=by_number({2: 0.5}))
     assert len(study.verdict().finalists) == 1 and len(of_phase(study, "confirm")) == 2
     assert study.verdict().winner.trial == 2
+
+
+def test_the_runners_up_are_confirmed_whatever_their_schedule(tmp_path: Path) -> None:
+    confirm = {"top": 1, "runners_up": 2, "seeds": 2}
+    study = open_study(tmp_path / "s", config_of(parameters=TWO_SCHEDULES, num_trials=8, confirm=confirm))
+    execute(study)
+    assert_whole(study)
+    assert study.total("confirm") == plan(study.config).confirmations == 6
+    assert len({finalist.trial for finalist in study.verdict().finalists}) == 3
 
 
 def test_who_reads_the_journal_alone_knows_who_is_confirmed(tmp_path: Path) -> None:

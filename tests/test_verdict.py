@@ -71,22 +71,32 @@ def test_only_trials_of_the_search_that_were_completed_are_ranked_each_configura
     assert [row.number for row in rank_search(rows, METRIC, GOAL)] == [7, 3]
 
 
-def test_finalists_are_the_best_of_each_lr_schedule_and_then_the_next_best() -> None:
+def test_finalists_are_the_best_of_the_best_lr_schedules_and_then_the_next_best_of_any() -> None:
     names = ["cyclic", "cyclic", "cosine", "cyclic", "step", "cosine"]
     rows = [replace(row(i, "search", 0.1 + i, 0, i / 10), lr_schedule=name) for i, name in enumerate(names)]
-    chosen = {top: [one.number for one in choose_finalists(rows, METRIC, GOAL, top)] for top in (1, 2, 3, 5, 9)}
-    assert chosen == {1: [0], 2: [0, 2], 3: [0, 2, 4], 5: [0, 2, 4, 1, 3], 9: [0, 2, 4, 1, 3, 5]}
+
+    def chosen(top: int, finalists: int) -> list[int]:
+        return [one.number for one in choose_finalists(rows, METRIC, GOAL, top, finalists)]
+
+    assert [chosen(top, top) for top in (1, 2, 3, 5)] == [[0], [0, 2], [0, 2, 4], [0, 2, 4, 1, 3]]
+    assert chosen(9, 9) == [0, 2, 4, 1, 3, 5]
+    assert [chosen(top, 4) for top in (1, 2, 3)] == [[0, 1, 2, 3], [0, 2, 1, 3], [0, 2, 4, 1]]
+    assert chosen(3, 2) == [0, 2]  # as many as a budget leaves
 
 
 @pytest.mark.parametrize(("goal", "sign"), [("minimize", 1), ("maximize", -1)])
-def test_what_is_believed_says_which_trial_stands_for_its_schedule_and_not_which_schedules(
+def test_what_is_believed_says_which_trial_stands_for_its_schedule_and_which_others_come_but_not_which_schedules(
     goal: str, sign: int
 ) -> None:
-    names = ["cyclic", "cyclic", "cosine", "step"]
+    names = ["cyclic", "cyclic", "cosine", "step", "cyclic"]
     rows = [replace(row(i, "search", 0.1 + i, 0, sign * i / 10), lr_schedule=name) for i, name in enumerate(names)]
-    believed = {0: sign * 0.25, 1: sign * 0.15, 2: sign * 0.05}  # nothing of the last, a fixed trial
-    chosen = {top: [one.number for one in choose_finalists(rows, METRIC, goal, top, believed)] for top in (1, 3, 4)}
-    assert chosen == {1: [1], 3: [1, 2, 3], 4: [1, 2, 3, 0]}
+    believed = {0: sign * 0.25, 1: sign * 0.15, 2: sign * 0.05, 4: sign * 0.17}  # nothing of the third, a fixed trial
+
+    def chosen(top: int, finalists: int) -> list[int]:
+        return [one.number for one in choose_finalists(rows, METRIC, goal, top, finalists, believed)]
+
+    assert (chosen(1, 1), chosen(3, 3), chosen(3, 5)) == ([1], [1, 2, 3], [1, 2, 3, 4, 0])
+    assert (chosen(1, 2), chosen(2, 4)) == ([1, 2], [1, 2, 4, 0])
 
 
 # --- the winner ---------------------------------------------------------------------------------------------

@@ -27,10 +27,10 @@ def parse_budget(text: str) -> Budget:
     return Budget(trainings=number) if unit == "x" else Budget(seconds=number * SECONDS[unit])
 
 
-def confirmation_within(trainings: int, top: int, seeds: int) -> tuple[int, int]:
-    """A confirmation of `top` finalists with `seeds` seeds, made to fit into so many full trainings: fewer finalists,
-    but at least two, and then fewer seeds. (0, 0) where not even one fits."""
-    if top * seeds <= trainings:
-        return top, seeds
-    finalists = min(top, max(2, trainings // seeds), trainings)
+def confirmation_within(trainings: int, finalists: int, seeds: int) -> tuple[int, int]:
+    """A confirmation of so many finalists and seeds, made to fit into so many full trainings: fewer finalists, but at
+    least two, and then fewer seeds. (0, 0) where not even one fits."""
+    if finalists * seeds <= trainings:
+        return finalists, seeds
+    finalists = min(finalists, max(2, trainings // seeds), trainings)
     return (finalists, min(seeds, trainings // finalists)) if finalists else (0, 0)

@@ -116,13 +116,25 @@ class Pruner(_Model):
 
 
 class Confirm(_Model):
-    """The best trials of the `top` best LR schedules are trained again with `seeds` fresh seeds each; those that cannot
-    be told apart then, where more seeds might do it, with `max_seeds` (None: no more). `top` 0 means no confirmation.
+    """The best trials of the `top` best LR schedules, and the best `runners_up` of all others, are trained again with
+    `seeds` fresh seeds each; those that cannot be told apart then, where more seeds might do it, with `max_seeds`
+    (None: no more). `top` 0 means no confirmation. Who writes a `top` gets so many, and runners-up only where these are
+    written too.
     """
 
     top: int = Field(default=3, ge=0, le=10**9)
+    runners_up: int = Field(default=0, ge=0, le=10**9)
     seeds: Count = 3
     max_seeds: Count | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _two_runners_up_beside_the_default(cls, data: Any) -> Any:
+        return {"runners_up": 2, **data} if isinstance(data, dict) and "top" not in data else data
+
+    @property
+    def finalists(self) -> int:
+        return self.top + self.runners_up if self.top else 0
 
     @property
     def most_seeds(self) -> int:

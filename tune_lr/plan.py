@@ -43,11 +43,11 @@ def plan(config: Config, phases: Sequence[str] = PHASES) -> Plan:
         config.range_test.steps * fmean(steps_weight(one.batch_size, config.batch_size) for one in combinations)
     )
     trials = config.num_trials + len(config.fixed)
-    confirmations = config.confirm.top * config.confirm.most_seeds
+    confirmations = config.confirm.finalists * config.confirm.most_seeds
     budget = config.spending if "search" in phases else None
     if budget and budget.trainings is not None:
-        top, seeds = planned_confirmation(config, ramps * ramp_steps)
-        confirmations = top * seeds
+        finalists, seeds = planned_confirmation(config, ramps * ramp_steps)
+        confirmations = finalists * seeds
         trials = min(trials, (int(budget.trainings * full) - ramps * ramp_steps) // full - confirmations)
     if "search" not in phases:
         trials, confirmations = 0, 0
@@ -60,9 +60,9 @@ def planned_confirmation(config: Config, ramp_steps: int) -> tuple[int, int]:
     full, confirm = config.max_steps, config.confirm
     steps = config.spending.steps(full) if config.spending else None
     if steps is None:
-        return confirm.top, confirm.seeds
+        return confirm.finalists, confirm.seeds
     left = max(0, steps - ramp_steps - len(config.fixed) * full)
-    return confirmation_within(left // (2 * full), confirm.top, confirm.seeds)
+    return confirmation_within(left // (2 * full), confirm.finalists, confirm.seeds)
 
 
 @dataclass(frozen=True)

@@ -256,8 +256,8 @@ class Study:
             max_steps = self.config.steps_of(max_steps, drawn.batch_size)
             spec = TrialSpec(number, "search", seed, max_steps, **vars(drawn))
         else:
-            first, (top, seeds) = self._missing_confirmations()[0], self._confirmation()
-            self._keep_finalists(top)
+            first, (finalists, seeds) = self._missing_confirmations()[0], self._confirmation()
+            self._keep_finalists(finalists)
             spec = replace(first, number=number, checkpoint=str(self.directory.checkpoint(number)))
             later = self.config.seed + CONFIRM_SEEDS + seeds
             if spec.seed >= later > max(one.seed for one in self._specs.values() if one.phase == "confirm"):
@@ -538,20 +538,20 @@ class Study:
         """Of the finalists and seeds that are wanted, those that were not asked for yet. Seed by seed: a study that
         is cut short has compared all finalists on the seeds it had. When all have the first seeds, those between whom
         more would decide get more."""
-        (top, seeds), most, metric = self._confirmation(), self.config.confirm.most_seeds, self.config.metric
-        if not top:
+        (finalists, seeds), confirm, metric = self._confirmation(), self.config.confirm, self.config.metric
+        if not finalists:
             return []
         if self._finalists is None:
-            self._finalists = self._kept_finalists().get(self._finalists_key(top))
+            self._finalists = self._kept_finalists().get(self._finalists_key(finalists))
         if self._finalists is None:
-            chosen = choose_finalists(self.rows(), metric.name, metric.goal, top, self._believed())
+            chosen = choose_finalists(self.rows(), metric.name, metric.goal, confirm.top, finalists, self._believed())
             self._finalists = [row.number for row in chosen]
         missing = self._not_asked(self._finalists, range(seeds))
         later = self.config.seed + CONFIRM_SEEDS + seeds
         waiting = any(entry.spec.phase == "confirm" and entry.spec.seed < later for entry in self._open.values())
-        if missing or waiting or most <= seeds or not self._finalists:
+        if missing or waiting or confirm.most_seeds <= seeds or not self._finalists:
             return missing
-        more = self._not_asked(self.verdict().contenders, range(seeds, most))
+        more = self._not_asked(self.verdict().contenders, range(seeds, confirm.most_seeds))
         return more if self._affords(len(more)) else []
 
     def _kept_finalists(self) -> dict[str, list[int]]:
@@ -560,11 +560,11 @@ class Study:
         kept: dict[str, list[int]] = self._optuna["confirm"].user_attrs.get("finalists", {})
         return kept
 
-    def _finalists_key(self, top: int) -> str:
-        return f"{top} of {sum(row.phase == 'search' for row in self.rows())}"
+    def _finalists_key(self, finalists: int) -> str:
+        return f"{finalists} of {sum(row.phase == 'search' for row in self.rows())}"
 
-    def _keep_finalists(self, top: int) -> None:
-        kept, key = self._kept_finalists(), self._finalists_key(top)
+    def _keep_finalists(self, finalists: int) -> None:
+        kept, key = self._kept_finalists(), self._finalists_key(finalists)
         if key not in kept:
             self._optuna["confirm"].set_user_attr("finalists", {**kept, key: self._finalists})
 
@@ -635,8 +635,8 @@ class Study:
 
     def _affords_a_trial(self) -> bool:
         """Whether the budget holds one more search trial, and the confirmation after it."""
-        top, seeds = self._confirmation()
-        return self._affords(1, top * seeds)
+        finalists, seeds = self._confirmation()
+        return self._affords(1, finalists * seeds)
 
     def _affords(self, *trials: int) -> bool:
         """Whether the budget holds so many more full trainings, one group after another, beside what runs now."""
@@ -660,17 +660,17 @@ class Study:
         has left."""
         confirm, budget = self.config.confirm, self.config.spending
         if budget is None:
-            return confirm.top, confirm.seeds
+            return confirm.finalists, confirm.seeds
         if self._is_closed():
-            top, seeds = self._closed["confirm"]
-            return top, seeds
+            finalists, seeds = self._closed["confirm"]
+            return finalists, seeds
         if budget.seconds is None:
             return planned_confirmation(self.config, math.ceil(self._steps["range_test"]))
         full_s = self._full_training_s()
         if not full_s:
-            return confirm.top, confirm.seeds
+            return confirm.finalists, confirm.seeds
         rounds = int((budget.seconds - self._ramps_until) / 2 / full_s)
-        return confirmation_within(max(0, rounds) * self._most_slots, confirm.top, confirm.seeds)
+        return confirmation_within(max(0, rounds) * self._most_slots, confirm.finalists, confirm.seeds)
 
     def _ended(self) -> int:
         """How many trials of the search have, without the fixed ones."""
@@ -680,13 +680,13 @@ class Study:
     def _share_of_search(self) -> float:
         """How much of the search is over, from 0 to 1."""
         ended = self._ended()
-        budget, (top, seeds), full = self.config.spending, self._confirmation(), self.config.max_steps
+        budget, (finalists, seeds), full = self.config.spending, self._confirmation(), self.config.max_steps
         shares = [ended / max(1, self.config.num_trials)]
         if budget is not None and budget.seconds is not None:
-            until = budget.seconds - math.ceil(top * seeds / self._most_slots) * self._full_training_s()
+            until = budget.seconds - math.ceil(finalists * seeds / self._most_slots) * self._full_training_s()
             shares.append((self.elapsed() - self._ramps_until) / max(1e-9, until - self._ramps_until))
         elif budget is not None:
-            room = (budget.steps(full) or 0) - self._steps["range_test"] - top * seeds * full
+            room = (budget.steps(full) or 0) - self._steps["range_test"] - finalists * seeds * full
             shares.append(self._steps["search"] / max(1, room))
         return min(1.0, max(shares)) if ended else 0.0
 

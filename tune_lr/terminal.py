@@ -277,9 +277,11 @@ def show_plan(
         more = (
             f", up to {confirm.max_seeds} where that may tell them apart" if confirm.most_seeds > confirm.seeds else ""
         )
-        top, seeds = planned_confirmation(config, plan.ramps * plan.ramp_steps)
+        finalists, seeds = planned_confirmation(config, plan.ramps * plan.ramp_steps)
+        runners_up = max(0, finalists - confirm.top)
+        who = f"the best of {finalists - runners_up} LR schedules" + (f" and {runners_up} more" if runners_up else "")
         less = ", fewer where that would take over half of the time" if plan.budget and plan.budget.seconds else ""
-        table.add_row("confirm", f"the best of {top} LR schedules, {seeds} fresh seeds each{more}{less}")
+        table.add_row("confirm", f"{who}, {seeds} fresh seeds each{more}{less}")
     unit = f" with batches of {config.batch_size}, or as many samples" if sizes else ""
     if plan.budget is None or plan.budget.trainings is not None:
         table.add_row("steps", f"{plan.steps:,} at most{unit}; the time left is shown from the first steps on")

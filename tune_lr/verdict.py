@@ -87,21 +87,25 @@ def rank_search(rows: Sequence[TrialRow], metric: str, goal: str) -> list[TrialR
 
 
 def choose_finalists(
-    rows: Sequence[TrialRow], metric: str, goal: str, top: int, believed: Mapping[int, float] = MappingProxyType({})
+    rows: Sequence[TrialRow],
+    metric: str,
+    goal: str,
+    top: int,
+    finalists: int,
+    believed: Mapping[int, float] = MappingProxyType({}),
 ) -> list[TrialRow]:
-    """The `top` search trials to be confirmed: one of each LR schedule, by the order of their best figures, and where
-    there are fewer schedules the next best of any. Several LRs of one schedule would be less of an answer to which
-    schedule it is.
+    """The search trials to be confirmed, so many `finalists`: first one of each of the `top` LR schedules, by the order
+    of their best figures, since the question is which schedule it is; then the best of all others.
 
-    Which trial stands for its schedule is judged by what is `believed` of each, by number, where that is known, and
-    else by its figure, which is of one seed.
+    Which trial stands for its schedule, and which of the others come, is judged by what is `believed` of each, by
+    number, where that is known, and else by its figure, which is of one seed.
     """
     sign = -1.0 if goal == "maximize" else 1.0
     ranked = rank_search(rows, metric, goal)
     likely = sorted(ranked, key=lambda row: sign * believed.get(row.number, row.metrics[metric]))
     stands_for = {row.lr_schedule: row for row in best_of_families(likely)}
-    chosen = [stands_for[row.lr_schedule] for row in best_of_families(ranked)]
-    return [*chosen, *(row for row in likely if row not in chosen)][:top]
+    chosen = [stands_for[row.lr_schedule] for row in best_of_families(ranked)][:top]
+    return [*chosen, *(row for row in likely if row not in chosen)][:finalists]
 
 
 def best_of_families(ranked: Sequence[TrialRow]) -> list[TrialRow]:

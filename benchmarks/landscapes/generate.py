@@ -459,7 +459,6 @@ WORKLOADS = (
         max_steps=180,
         lowest=-1.5,
     ),
-    # These judge: see `landscape.IN_VIEW`.
     Work(
         name="denoiser_adam",
         data=noisy_digits_to_clean_ones,
@@ -526,6 +525,7 @@ WORKLOADS = (
         max_steps=120,
         lowest=-3.0,
     ),
+    # These judge: see `landscape.IN_VIEW`.
     Work(
         name="mixer_nadam",
         data=digits_flat,

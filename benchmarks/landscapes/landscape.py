@@ -30,15 +30,22 @@ SHAPES: dict[str, dict[str, tuple[float, ...]]] = {
     "cyclic": {"step_size_up": (0.125, 0.25, 0.5), "floor": (0.01, 0.1, 0.3)},
 }
 SCHEDULES = tuple(SHAPES)  # each in its default shape
-# In view when the range test and the search were made. All others were recorded when both were settled: the judges.
+# In view when the range test and the search were made as they are. All others were recorded, or first looked at, when
+# both were settled: the judges.
 IN_VIEW = (
     "autoencoder",
+    "byte_mlp_rmsprop",
     "cnn_bn",
+    "denoiser_adam",
     "gru_adam",
     "lenet5_momentum",
     "lenet5_sgd",
+    "lstm_momentum",
     "mlp_adamw",
+    "mlp_dropout_sgd",
     "regression",
+    "resnet_nesterov",
+    "row_transformer",
     "transformer_adamw",
 )
 POINTS = 10  # validations, the last one at the end
