@@ -3,9 +3,10 @@
 Importing this module imports ColossalAI (seconds): only workers do.
 """
 
+import time
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch.utils._pytree import tree_map
 
 from tune_lr.errors import InputError, one_line
 from tune_lr.exchange import exchange_in_memory
+from tune_lr.optimizers import CUDA_ONLY
 from tune_lr.plugins import DTYPES
 from tune_lr.stand_ins import compiled_when_called, left_out
 from tune_lr.trial import Task
@@ -39,6 +41,7 @@ with warnings.catch_warnings(), left_out("peft", "bitsandbytes"), compiled_when_
     )
     from colossalai.booster.plugin.torch_ddp_plugin import TorchDDPModel
     from colossalai.interface import ModelWrapper, OptimizerWrapper
+    from colossalai.kernel.extensions.base_extension import _Extension
     from colossalai.logging import disable_existing_loggers
     from colossalai.nn import optimizer as optimizers
     from colossalai.shardformer.layer import FusedLinear1D_Row, GPT2FusedLinearConv1D_Row, Linear1D_Row
@@ -76,6 +79,7 @@ PLUGINS = {
     "fsdp": TorchFSDPPlugin,
     "hybrid_parallel": HybridParallelPlugin,
 }
+ABANDONED_S = 300.0  # far longer than any one of the kernels takes to build
 _DTYPES = dict(zip(DTYPES, (torch.float32, torch.bfloat16, torch.float16), strict=True))
 
 
@@ -91,8 +95,19 @@ def device() -> torch.device:
 
 def optimizer_class(name: str) -> type[Optimizer]:
     """One of ColossalAI's own optimizers, by the name of its class."""
+    if name in CUDA_ONLY:
+        forget_abandoned_build(Path(_Extension.get_jit_extension_folder_path()))
     cls: type[Optimizer] = getattr(optimizers, name)
     return cls
+
+
+def forget_abandoned_build(folder: Path) -> None:
+    """Removes the lock of a build of ColossalAI's kernels, in its folder, that was killed: torch would wait for it for
+    ever. A build that goes on, here or on another node with the same home, writes a file every minute or so."""
+    with suppress(FileNotFoundError):  # what a build makes and removes meanwhile
+        written = [file.stat().st_mtime for file in folder.glob("*")]
+        if written and time.time() - max(written) > ABANDONED_S:
+            (folder / "lock").unlink()
 
 
 def check_plugin(task: Task) -> None:
