@@ -4,7 +4,7 @@
     python benchmarks/verdict.py --finalists [--repetitions 20]     who should be confirmed, on the landscapes
 
 The noise: cells (LR schedule, LR) near the best that were trained with ten seeds or more, the same for all of a
-workload (`lenet5_grid.csv`, `landscapes/`). A repetition draws a workload, a cell for each of three finalists, and what
+workload (`lenet5_grid.csv`, `landscapes/`). A repetition draws a workload, a cell for each finalist, and what
 seeds add to the cells' means: a made-up seed is a random mixture of two real ones, cos(a) of one and sin(a) of the
 other, the same mixture for all finalists. That keeps how noisy each cell is and how cells go together, and no value
 comes twice, which would pass for a lack of noise. The finalists' means are the best one's, and that plus a gap, in
@@ -29,7 +29,9 @@ Array = NDArray[np.float64]
 SEEDS, MAX_SEEDS = 3, 6
 FEWEST, NEAR = 10, 1.2
 METRIC, GOAL = "val_loss", "minimize"
-GAPS = ((0.0, 0.0), (0.5, 0.5), (1.0, 1.0), (2.0, 2.0), (4.0, 4.0), (0.0, 2.0), (1.0, 4.0))
+# Of five finalists, the default, and of three.
+ALIKE = tuple((gap,) * others for others in (4, 2) for gap in (0.0, 0.5, 1.0, 2.0, 4.0))
+GAPS = (*ALIKE, (0.0, 0.0, 2.0, 2.0), (1.0, 1.0, 4.0, 4.0))
 
 
 def pools() -> dict[str, Array]:
@@ -50,12 +52,12 @@ def pools() -> dict[str, Array]:
         if len(shared) < FEWEST:
             continue
         values = values[values.mean(axis=1) <= NEAR * values.mean(axis=1).min()]
-        if len(values) >= 3:
+        if len(values) >= 1 + max(map(len, GAPS)):
             found[name] = (values - values.mean(axis=1, keepdims=True)) * np.sqrt(len(shared) / (len(shared) - 1))
     return found
 
 
-def noise(pool: Array, rng: np.random.Generator, finalists: int = 3) -> Array:
+def noise(pool: Array, rng: np.random.Generator, finalists: int) -> Array:
     """In units of a pair's standard deviation, shape (finalists, MAX_SEEDS)."""
     cells = pool[rng.choice(len(pool), finalists, replace=False)]
     two = np.array([rng.choice(cells.shape[1], 2, replace=False) for _ in range(MAX_SEEDS)])

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from tune_lr.errors import NoAnswerError
@@ -227,24 +228,38 @@ THREE = {0.1: 1.0, 0.2: 2.0, 0.3: 3.0}
 
 
 def test_all_finalists_that_cannot_be_told_from_the_winner_are_named() -> None:
-    verdict = judge(rows_of(THREE, {0.1: [0.2, 0.3], 0.2: [0.3, 0.25], 0.3: [0.5, 0.6]}), METRIC, GOAL)
+    verdict = judge(rows_of(THREE, {0.1: [0.2, 0.3], 0.2: [0.3, 0.25], 0.3: [1.5, 1.6]}), METRIC, GOAL)
     assert [finalist.lr for finalist in verdict.tied] == [0.2]
     assert "it and step at lr 0.2 (0.275) cannot be told apart at 2 seeds" in verdict.sentence
     verdict = judge(rows_of(THREE, {0.1: [0.2, 0.3], 0.2: [0.3, 0.25], 0.3: [0.3, 0.26]}), METRIC, GOAL)
     assert "it, step at lr 0.2 (0.275) and step at lr 0.3 (0.28) cannot be told apart" in verdict.sentence
 
 
-def test_intervals_are_wider_where_there_are_more_finalists_and_a_second_look() -> None:
-    confirmed = {0.1: [0.20, 0.22, 0.21], 0.2: [0.30, 0.33, 0.35], 0.3: [0.50, 0.62, 0.71]}
-    pair = {lr: confirmed[lr] for lr in (0.1, 0.2)}
+WIDE = {0.1: [0.20, 0.22, 0.21], 0.2: [0.30, 0.33, 0.35], 0.3: [0.50, 0.62, 0.59]}
 
-    def width(values: dict[float, list[float]], seeds: int = 0, max_seeds: int = 0) -> float:
-        interval = judge(rows_of(THREE, values), METRIC, GOAL, seeds, max_seeds).differences[0].interval
-        assert interval is not None
-        return interval[1] - interval[0]
 
+def width(values: dict[float, list[float]], seeds: int = 0, max_seeds: int = 0, other: int = 0) -> float:
+    interval = judge(rows_of(THREE, values), METRIC, GOAL, seeds, max_seeds).differences[other].interval
+    assert interval is not None
+    return interval[1] - interval[0]
+
+
+def test_the_noise_of_a_difference_is_that_of_all_finalists_or_of_its_own_pairs_where_that_is_larger() -> None:
+    """By least squares: each figure is what its finalist and its seed add, and what is left is noise."""
+    figures = np.array(list(WIDE.values()))
+    made_of = [[*(row == np.arange(3)), *(seed == np.arange(3))] for row in range(3) for seed in range(3)]
+    left = figures.ravel() - np.array(made_of, float) @ np.linalg.lstsq(np.array(made_of, float), figures.ravel())[0]
+    shared = math.sqrt(2 * (left**2).sum() / 4)
+    own = [float(np.std(figures[0] - figures[i], ddof=1)) for i in (1, 2)]
+    assert own[0] < shared < own[1]
+    # Student's t with 4 degrees of freedom at 1 - 0.025 / 3
+    assert width(WIDE) == pytest.approx(2 * 3.96079 * shared / math.sqrt(3), rel=1e-4)
+    assert width(WIDE, other=1) == pytest.approx(2 * 3.96079 * own[1] / math.sqrt(3), rel=1e-4)
+
+
+def test_intervals_are_wider_where_they_may_be_looked_at_twice() -> None:
+    pair = {lr: WIDE[lr] for lr in (0.1, 0.2)}
     # Student's t with 2 degrees of freedom at 97.5 and at 98.75 %, from a printed table
-    assert width(confirmed) / width(pair) == pytest.approx(6.20535 / T2, rel=1e-4)
     assert width(pair, 3, 6) / width(pair) == pytest.approx(6.20535 / T2, rel=1e-4)
 
 

@@ -4,10 +4,11 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean, stdev
+from statistics import fmean, stdev, variance
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 from scipy.stats import t as student_t
 
 from tune_lr.errors import NoAnswerError
@@ -41,9 +42,15 @@ class Finalist:
 
 @dataclass(frozen=True)
 class Difference:
-    """The winner minus another finalist, paired by seed. The intervals of all finalists hold together in 95 of 100
-    studies: each is wider than 95 % would be (Bonferroni), and wider again where they may be looked at twice. None with
-    one seed."""
+    """The winner minus another finalist, paired by seed. The intervals hold together in 95 of 100 studies, whichever of
+    the finalists had won: each is wider than 95 % would be (Bonferroni, over all pairs), and wider again where they may
+    be looked at twice. None with one seed.
+
+    How much a difference varies from seed to seed is estimated from all finalists: what is left of their figures when
+    what each finalist and each seed adds is taken away, as in any randomized block design (Box, Hunter and Hunter,
+    "Statistics for experimenters", 2005). With few seeds a pair alone says too little. Where the pair itself varies
+    more, that counts.
+    """
 
     mean: float
     interval: Interval | None
@@ -156,12 +163,12 @@ def mean_interval(values: Sequence[float], alpha: float = 1 - CONFIDENCE) -> Int
     None for fewer than two values."""
     if len(values) < 2:
         return None
-    half = _half_width(stdev(values), len(values), alpha)
+    half = _half_width(stdev(values), len(values), len(values) - 1, alpha)
     return fmean(values) - half, fmean(values) + half
 
 
-def _half_width(deviation: float, values: int, alpha: float) -> float:
-    return float(student_t.ppf(1 - alpha / 2, values - 1)) * deviation / math.sqrt(values)
+def _half_width(deviation: float, values: int, freedom: int, alpha: float) -> float:
+    return float(student_t.ppf(1 - alpha / 2, freedom)) * deviation / math.sqrt(values)
 
 
 def _configuration(row: TrialRow) -> tuple[Any, ...]:
@@ -201,18 +208,39 @@ def _compare(finalists: Sequence[Finalist], sign: float, alpha: float, max_seeds
     """Of those with the most seeds the one with the best mean, against each of the others on the seeds of both."""
     ordered = sorted(finalists, key=lambda finalist: (-len(finalist.seeds), sign * finalist.mean))
     winner, others = ordered[0], ordered[1:]
-    alpha /= max(1, len(others))
-    differences, would_decide = [], False
+    alpha /= max(1, math.comb(len(ordered), 2))
+    differences, deviations = [], []
     for other in others:
         assert winner.seeds[: len(other.seeds)] == other.seeds, "not paired"
         pairs = [a - b for a, b in zip(winner.values, other.values, strict=False)]
-        differences.append(Difference(fmean(pairs), mean_interval(pairs, alpha)))
-        if len(pairs) > 1 and max_seeds > len(pairs) and not differences[-1].tells_apart:
-            would_decide |= abs(fmean(pairs)) > _half_width(stdev(pairs), max_seeds, alpha)
-    tied = [other.trial for other, difference in zip(others, differences, strict=True) if not difference.tells_apart]
-    contenders = (winner.trial, *tied) if would_decide else ()
+        deviation, freedom = _noise(pairs, ordered)
+        half = _half_width(deviation, len(pairs), freedom, alpha) if freedom else None
+        mean = fmean(pairs)
+        differences.append(Difference(mean, None if half is None else (mean - half, mean + half)))
+        deviations.append(deviation)
+    tied = [i for i, difference in enumerate(differences) if not difference.tells_apart]
+    # Would more seeds tell them? By the noise of the winner and those that go on with it; one seed says nothing of it.
+    freedom = len(tied) * (max_seeds - 1)
+    would_decide = any(
+        max_seeds > len(others[i].seeds) > 1
+        and abs(differences[i].mean) > _half_width(deviations[i], max_seeds, freedom, alpha)
+        for i in tied
+    )
+    contenders = (winner.trial, *(others[i].trial for i in tied)) if would_decide else ()
     sentence = _sentence(ordered, differences, metric)
     return Verdict(tuple(ordered), tuple(differences), contenders, sentence)
+
+
+def _noise(pairs: Sequence[float], finalists: Sequence[Finalist]) -> tuple[float, int]:
+    """The standard deviation of a difference from seed to seed, of these pairs or of all that have so many seeds, the
+    larger one; and its degrees of freedom, 0 with one seed."""
+    seeds = len(pairs)
+    values = np.array([finalist.values[:seeds] for finalist in finalists if len(finalist.values) >= seeds])
+    freedom = (len(values) - 1) * (seeds - 1)
+    if not freedom:
+        return 0.0, 0
+    rest = values - values.mean(axis=1, keepdims=True) - values.mean(axis=0) + values.mean()
+    return math.sqrt(max(variance(pairs), 2 * float((rest**2).sum()) / freedom)), freedom
 
 
 def _sentence(finalists: Sequence[Finalist], differences: Sequence[Difference], metric: str) -> str:
