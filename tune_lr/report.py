@@ -411,9 +411,9 @@ def _finalists(best: Mapping[str, Any], metric: str, goal: str) -> str:
         "<th class=n>minus the winner</th><th>over seeds</th></tr></thead>"
         f"<tbody>{''.join(lines)}</tbody></table></div>"
         f'<p class="soft">Dot: mean. Line: 95 % interval. Ticks: single seeds. {direction.capitalize()}. '
-        "Minus the winner: paired by seed; the interval takes its noise from all finalists, and is wide enough to hold for "
-        "all of them at once. Who is a finalist is judged with the neighbours of each trial in view: the lowest figure of "
-        "one seed is often luck.</p>"
+        "Minus the winner: paired by seed; the interval takes its noise from all finalists, and is wide enough to hold "
+        "for all of them at once. Who is a finalist is judged with the neighbours of each trial in view: the lowest "
+        "figure of one seed is often luck.</p>"
     )
 
 
