@@ -19,7 +19,8 @@ The winner is judged by the mean over all seeds; it is within the noise where it
 of that difference above the lowest, and within a seed's where it lies above it by less than one standard deviation
 between seeds: to train again changes more.
 
-The lowest of many noisy means is lucky, more so where there are few seeds: regrets of one or two percent are nothing.
+The lowest of many noisy means is lucky, more so where there are few seeds: `Landscape.luck` says by how much, for each
+workload. Where regrets are below that, or one or two percent, they are nothing.
 Ours goes through `tune_lr.study`, as in a real study with one slot. Repetitions differ by the sampler's seed and by the
 ramps.
 """
@@ -406,15 +407,15 @@ def compare(
         print(f"\nOf the workloads {group}:\n\n| method | {' | '.join(header)} |\n|{'---|' * (len(header) + 1)}")
         for title, of_all in found.items():
             print(f"| {title} | {' | '.join(row([of_all[i] for i in inside]))} |")
-    print("\nRegret after 12 full trainings, median (5th to 95th percentile):\n")
-    print(f"| workload | {' | '.join(methods)} |\n|{'---|' * (len(methods) + 1)}")
+    print("\nRegret after 12 full trainings, median (5th to 95th percentile); and by how much the 0 is a lucky one:\n")
+    print(f"| workload | {' | '.join(methods)} | luck |\n|{'---|' * (len(methods) + 2)}")
     for i, name in enumerate(workloads):
         cells = []
         for of_all in found.values():
             regrets = [min(1e9, regret_at(points, 12)) for points in of_all[i]]
             low, middle, high = np.percentile(regrets, [5, 50, 95])
             cells.append(f"{percent(middle)} ({100 * low:.0f} to {100 * high:.0f})" if high < 1e9 else "-")
-        print(f"| {name} | {' | '.join(cells)} |")
+        print(f"| {name} | {' | '.join(cells)} | {percent(load(name, shapes).luck)} |")
     return found
 
 
