@@ -154,7 +154,7 @@ def test_the_plan_says_trials_steps_and_schedules() -> None:
     assert "48 trials of at most 100 steps: constant, step, exponential, cosine, onecycle, cyclic" in text
     assert "TPE proposes, the best 1/3 go on from step 25" in text
     said = " ".join(text.split())
-    who = "the best of 3 LR schedules and 2 more, 3 fresh seeds each"
+    who = "the best of 3 LR schedules and 2 runners-up, 3 fresh seeds each"
     assert f"{who}, up to 5 where that may tell them apart" in said
     assert f"{3 * 300 + (48 + 25) * 100:,} at most" in text
 

@@ -279,7 +279,8 @@ def show_plan(
         )
         finalists, seeds = planned_confirmation(config, plan.ramps * plan.ramp_steps)
         runners_up = max(0, finalists - confirm.top)
-        who = f"the best of {finalists - runners_up} LR schedules" + (f" and {runners_up} more" if runners_up else "")
+        beside = f" and {runners_up} runner{'s' * (runners_up > 1)}-up" if runners_up else ""
+        who = f"the best of {finalists - runners_up} LR schedules{beside}"
         less = ", fewer where that would take over half of the time" if plan.budget and plan.budget.seconds else ""
         table.add_row("confirm", f"{who}, {seeds} fresh seeds each{more}{less}")
     unit = f" with batches of {config.batch_size}, or as many samples" if sizes else ""
