@@ -158,16 +158,16 @@ def judge(rows: Sequence[TrialRow], metric: str, goal: str, seeds: int = 0, max_
     return replace(_compare([*going_on, *told_apart], sign, alpha, 0, metric), contenders=verdict.contenders)
 
 
-def mean_interval(values: Sequence[float], alpha: float = 1 - CONFIDENCE) -> Interval | None:
-    """The interval of the mean that misses it in `alpha` of all cases, by Student's t with n - 1 degrees of freedom;
-    None for fewer than two values."""
+def mean_interval(values: Sequence[float]) -> Interval | None:
+    """The 95 % interval of the mean, by Student's t with n - 1 degrees of freedom; None for fewer than two values."""
     if len(values) < 2:
         return None
-    half = _half_width(stdev(values), len(values), len(values) - 1, alpha)
+    half = _half_width(stdev(values), len(values), len(values) - 1, 1 - CONFIDENCE)
     return fmean(values) - half, fmean(values) + half
 
 
 def _half_width(deviation: float, values: int, freedom: int, alpha: float) -> float:
+    """Of the interval that misses the mean of so many values in `alpha` of all cases, by Student's t."""
     return float(student_t.ppf(1 - alpha / 2, freedom)) * deviation / math.sqrt(values)
 
 
