@@ -513,8 +513,23 @@ def test_each_schedule_stands_with_its_confirmed_figure(tmp_path: Path) -> None:
     write_report(study)
     by_schedule = Page(study).text.split("By LR schedule")[1].split("Each LR schedule at the LR")[0]
     for finalist in study.read_yaml(study.best_yaml)["finalists"]:
-        assert f" {number_text(finalist['lr'])} {finalist['mean']:#.4g} [" in by_schedule
+        lr = number_text(finalist["lr"])
+        assert re.search(rf" {lr} {finalist['mean']:#.4g} \[[^]]*\] {lr} ", by_schedule)
     assert by_schedule.count("[") == 2
+
+
+@pytest.mark.usefixtures("words_only")
+def test_a_schedule_stands_with_the_best_of_its_finalists_which_need_not_be_its_best_trial(tmp_path: Path) -> None:
+    study = write_sample_study(tmp_path / "study")
+    best = study.read_yaml(study.best_yaml)
+    winner = best["finalists"][0]
+    winner |= {"lr": 0.25, "trial": winner["trial"] + 6, "mean": 0.05}
+    best["finalists"].append(winner | {"lr": 0.4, "trial": winner["trial"] + 7, "mean": 0.06})
+    study.write_yaml(study.best_yaml, best)
+    write_report(study)
+    by_schedule = Page(study).text.split("By LR schedule")[1].split("Each LR schedule at the LR")[0]
+    assert re.search(r" 0.31 0.05000 \[[^]]*\] 0.25 ", by_schedule)
+    assert by_schedule.count("[") == 2 and "0.06000" not in by_schedule
 
 
 @pytest.mark.usefixtures("words_only")

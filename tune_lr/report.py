@@ -575,26 +575,26 @@ def _by_schedule(found: _Study) -> str:
     names = plots.in_order({row.lr_schedule for row in found.searched})
     best = {row.lr_schedule: row for row in reversed(found.leaders("search"))}
     place = {row.lr_schedule: i for i, row in reversed(list(enumerate(found.leaders("search"))))}
-    confirmed = {
-        one.get("trial"): one for one in (found.best or {}).get("finalists") or () if one.get("confirm_trials")
-    }
+    finalists = [one for one in (found.best or {}).get("finalists") or () if one.get("confirm_trials")]
+    confirmed = {one.get("lr_schedule"): one for one in reversed(finalists)}  # the best of each
     lines = []
     for name in sorted(names, key=lambda name: place.get(name, math.inf)):
         own = [row for row in found.searched if row.lr_schedule == name]
         figures = [_figure(final(best[name], found.metric)), _number(best[name].lr)] if name in best else ["–", "–"]
-        one = confirmed.get(best[name].number, {}) if name in best else {}
-        figures.append(f"{_figure(one.get('mean'))}{_brackets(one.get('interval'))}")
+        one = confirmed.get(name, {})
+        figures += [f"{_figure(one.get('mean'))}{_brackets(one.get('interval'))}", _number(one.get("lr"))]
         states = [sum(row.state == state for row in own) for state in STATES]
         cells = [*figures, len(own), *states, f"{sum(row.steps for row in own):,}"]
         swatch = _swatch(plots.schedule_style(name))
         lines.append(f"<tr><td>{swatch}{escape(name)}</td>{''.join(f'<td class=n>{cell}</td>' for cell in cells)}</tr>")
-    heads = (f"best {found.metric}", "at lr", "confirmed", "trials", *STATES, "steps")
+    heads = (f"best {found.metric}", "at lr", "confirmed", "at lr", "trials", *STATES, "steps")
     return (
         '<h3>By LR schedule</h3><div class="scroll"><table class="narrow"><thead><tr><th>LR schedule</th>'
         f"{''.join(f'<th class=n>{escape(head)}</th>' for head in heads)}</tr></thead>"
         f"<tbody>{''.join(lines)}</tbody></table></div>"
         '<p class="soft">Each LR schedule at the LR that was best for it. Best: one seed, the luckiest of the trials; '
-        "confirmed: the mean and its 95 % interval over fresh seeds.</p>"
+        "confirmed: the best of its finalists, which may be another trial: the mean and its 95 % interval over fresh "
+        "seeds.</p>"
     )
 
 
