@@ -94,14 +94,16 @@ class Worker:
         self._task, self._rank = task, rank
         self._workload: Workload | None = None
         self._training: Training | None = None
+        self._port: socket.socket | None = None  # kept for the group
 
     def rendezvous(self) -> tuple[str, int]:
-        """An address for the group. The port is free now; another process may take it first, and then the group's
-        start fails and is repeated on another one."""
+        """An address for the group. Its port is kept until torch listens there: ColossalAI's import takes seconds, in
+        which the system would give it to somebody else. torch's store may share it, since neither is listening yet."""
         address = ray.util.get_node_ip_address()
-        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
-            probe.bind((address, 0))
-            return address, probe.getsockname()[1]
+        self._port = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+        self._port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._port.bind((address, 0))
+        return address, self._port.getsockname()[1]
 
     def check(self, trial: TrialSpec) -> None:
         """Loads the workload and checks what only now can be known. Before ColossalAI: a mistake shows sooner."""
@@ -125,6 +127,8 @@ class Worker:
         from tune_lr import colossal
 
         colossal.launch(self._rank, self._task.workers, host, port)
+        if self._port is not None:
+            self._port.close()
         colossal.check_plugin(self._task)
         return ray.util.get_node_ip_address(), os.getpid()
 
