@@ -56,11 +56,11 @@ netns: .venv/installed
 	$(BIN)/python tests/netns.py
 
 faults: .venv/installed
-	cd tests && ../$(BIN)/python -m faults.run $(ROWS)
+	PYTHONPATH=tests:tests/support $(BIN)/python -m faults.run $(ROWS)
 
 # CI's part of it, in a few minutes.
 faults-sample: .venv/installed
-	cd tests && ../$(BIN)/python -m faults.run --sample
+	PYTHONPATH=tests:tests/support $(BIN)/python -m faults.run --sample
 
 # pip-audit is fetched when it is needed. An exception is good for a year after its review.
 audit: .venv/installed
@@ -85,5 +85,5 @@ lock: .venv/installed
 	    || $(BIN)/pip install -qqq --disable-pip-version-check --require-hashes -r requirements.lock
 	VIRTUAL_ENV=.venv $(BIN)/uv pip install -q --no-deps --no-build-isolation --offline -e . \
 	    || $(BIN)/pip install -qqq --disable-pip-version-check --no-deps --no-build-isolation -e .
-	$(BIN)/python -c "import tune_lr.cli, tune_lr.trainable, tune_lr.training"  # compiled once, not by each worker
+	$(BIN)/python -c "import tune_lr.cli.main, tune_lr.cluster.trainable, tune_lr.worker.training"  # compiled once, not by each worker
 	touch $@

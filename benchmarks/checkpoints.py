@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from tune_lr import colossal
-from tune_lr.checkpoint import pack, unpack
-from tune_lr.study_dir import Checkpoint, StudyDir
-from tune_lr.training import Training
-from tune_lr.trial import CheckpointPlan, Task, TrialSpec
+from tune_lr.records.trial import CheckpointPlan, Task, TrialSpec
+from tune_lr.store.study_dir import Checkpoint, StudyDir
+from tune_lr.worker import colossal
+from tune_lr.worker.checkpoint import pack, unpack
+from tune_lr.worker.training import Training
 from tune_lr.workloads import Workload
 from tune_lr.workloads.lenet5 import mnist_5k
 

@@ -2,7 +2,7 @@
 
     python benchmarks/curve_quality.py
 
-Fits `tune_lr.sampler.QUALITY` to the 34 shapes of the landscapes: ridge regression of ln(a shape's lowest mean loss /
+Fits `sampler.QUALITY` to the 34 shapes of the landscapes: ridge regression of ln(a shape's lowest mean loss /
 the lowest of all), cut off at WORST, averaged over IN_VIEW. Prints the coefficients, and how well those that were
 fitted without a workload foretell it: the part of the variance between shapes that is explained, the place that the
 truly best shape takes in the order foretold, and the regret of the best of the first five.
@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landscapes.landscape import IN_VIEW, all_shapes, default_shape, load, names, schedule_and_shape
-from tune_lr.lr_schedules import make_lr_schedule
-from tune_lr.sampler import WORST, features
-from tune_lr.search_space import PLACES
+from tune_lr.lr.schedules import make_lr_schedule
+from tune_lr.study.sampler import WORST, features
+from tune_lr.study.search_space import PLACES
 
 Array = NDArray[np.float64]
 RIDGE = 0.1  # of standardized features

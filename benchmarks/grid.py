@@ -15,12 +15,12 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import fmean, stdev
 
-from tune_lr import cluster
-from tune_lr.config import load_config
-from tune_lr.lr_schedules import make_lr_schedule
-from tune_lr.search import make_task
-from tune_lr.study_dir import StudyDir
-from tune_lr.trial import Report, TrialSpec
+from tune_lr.cluster import cluster
+from tune_lr.config.models import load_config
+from tune_lr.lr.schedules import make_lr_schedule
+from tune_lr.records.trial import Report, TrialSpec
+from tune_lr.run import make_task
+from tune_lr.store.study_dir import StudyDir
 
 LRS = [round(10 ** (-2.25 + i / 6), 5) for i in range(13)]  # 0.0056 to 0.56, six a decade
 NEAR = 0.20
@@ -30,7 +30,7 @@ FIELDS = ["lr_schedule", "lr", "seed", "val_loss", "val_accuracy"]
 
 
 class Batch:
-    """A fixed list of trials, as tune_lr.cluster.run takes it: what a Study is to the slots."""
+    """A fixed list of trials, as tune_lr.cluster.cluster.run takes it: what a Study is to the slots."""
 
     def __init__(self, specs: list[TrialSpec], on_end) -> None:
         self._todo, self._open, self._on_end = list(specs), {}, on_end

@@ -34,10 +34,10 @@ RAY_NICENESS = 15  # RAY_worker_niceness
 def slots(trials: int = 40, workers: int = 1) -> dict[str, float]:
     """Trials through tune-lr's slots, end to end, with what the workers say of themselves."""
     from grid import Batch
-    from tune_lr import cluster
-    from tune_lr.config import load_config
-    from tune_lr.search import make_task
-    from tune_lr.trial import Report, TrialSpec
+    from tune_lr.cluster import cluster
+    from tune_lr.config.models import load_config
+    from tune_lr.records.trial import Report, TrialSpec
+    from tune_lr.run import make_task
 
     began = time.monotonic()
     task = replace(make_task(load_config("lenet5_mnist")), workers=workers)
@@ -195,7 +195,7 @@ def run_trainer(trials: int) -> float:
 
 def memory() -> None:
     """A study of 200 trials x 2,000 points by the command line's own code, W&B offline; prints the peak."""
-    from tune_lr.cli import main
+    from tune_lr.cli.main import main
 
     with tempfile.TemporaryDirectory() as scratch:
         Path(scratch, "tiny.py").write_text(TINY)

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from tune_lr.plots import SCHEDULES
-from tune_lr.study_dir import CURVE_COLUMNS, RANGE_CURVE_COLUMNS, StudyDir, TrialRow
+from tune_lr.show.charts import SCHEDULES
+from tune_lr.store.study_dir import CURVE_COLUMNS, RANGE_CURVE_COLUMNS, StudyDir, TrialRow
 
 REPORTS = 20  # validations of a full trial
 RAMPS, FINALISTS, SEEDS, FIXED_OF_EACH = 3, 3, 3, 2
@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=1000)
     parser.add_argument("--out", type=Path, help="keep the study there")
     options = parser.parse_args()
-    from tune_lr.report import write_report
+    from tune_lr.show.report import write_report
 
     with tempfile.TemporaryDirectory() as temporary:
         study = make_study((options.out or Path(temporary)) / "study", options.trials, options.points)

@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 
 from overhead import TINY
-from tune_lr.config import Config, load_config
-from tune_lr.study import Study
-from tune_lr.study_dir import StudyDir
-from tune_lr.trial import Report, TrialSpec
+from tune_lr.config.models import Config, load_config
+from tune_lr.records.trial import Report, TrialSpec
+from tune_lr.store.study_dir import StudyDir
+from tune_lr.study.study import Study
 
 FACTS = {"batch_size": 128, "steps_per_epoch": 31, "optimizer": "SGD", "cycles_momentum": True, "metrics": ["val_loss"]}
 OFFSETS = {"cosine": 0.0, "onecycle": 0.01, "step": 0.02, "exponential": 0.04, "cyclic": 0.02, "constant": 0.05}
@@ -117,7 +117,7 @@ parameters:
 
 def through_ray(trials: int) -> None:
     """By the command line's own code; the start of the workers is left out, W&B's process too."""
-    from tune_lr.cli import main
+    from tune_lr.cli.main import main
 
     with tempfile.TemporaryDirectory() as scratch:
         Path(scratch, "tiny.py").write_text(TINY)

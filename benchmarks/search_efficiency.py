@@ -63,12 +63,13 @@ from landscapes.landscape import (
     names,
 )
 from peers import valley
-from tune_lr import lr_range_test, sampler, search_space
-from tune_lr.config import Config, parse_config
-from tune_lr.lr_range_test import DivergenceDetector, find_lr_bounds
-from tune_lr.study import Study
-from tune_lr.study_dir import StudyDir
-from tune_lr.trial import Report, TrialSpec
+from tune_lr.config.models import Config, parse_config
+from tune_lr.lr import range_test as lr_range_test
+from tune_lr.lr.range_test import DivergenceDetector, find_lr_bounds
+from tune_lr.records.trial import Report, TrialSpec
+from tune_lr.store.study_dir import StudyDir
+from tune_lr.study import sampler, search_space
+from tune_lr.study.study import Study
 
 Array = NDArray[np.float64]
 LOW, HIGH = 1e-5, 10.0

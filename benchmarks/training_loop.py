@@ -38,15 +38,15 @@ GROUPS = ("group", "bare", "ddp")  # what two processes do
 
 def set_up(name: str, steps: int, world: int = 1) -> Any:
     """The task, its workload and a trial long enough for the warm-up and the measured steps."""
-    from tune_lr.config import load_config
-    from tune_lr.search import make_task
-    from tune_lr.trial import TrialSpec
+    from tune_lr.config.models import load_config
+    from tune_lr.records.trial import TrialSpec
+    from tune_lr.run import make_task
     from tune_lr.workloads import load_workload
 
     task = make_task(load_config(SPACES[name]))
     task = replace(task, report_every=WARM_UP + steps, workers=world)
     # A ramp is not validated, and at a single small LR it does not diverge.
-    from tune_lr.lr_range_test import Ramp
+    from tune_lr.lr.range_test import Ramp
 
     trial = TrialSpec(0, "range_test", 0, WARM_UP + steps, ramp=Ramp(1e-4, 1.1e-4, WARM_UP + steps))
     return task, load_workload(task.workload, task.workload_args), trial
@@ -65,7 +65,7 @@ def ours(name: str, device: str = "cpu", world: int = 1) -> Iterator[Seconds]:
     """What each part of `Training` takes on this rank."""
     import torch
 
-    from tune_lr import training
+    from tune_lr.worker import training
 
     parts = parts_on(name, device)
     task, workload, trial = set_up(name, PART * parts, world)
@@ -160,8 +160,8 @@ def free_port() -> int:
 def launch(rank: int, world: int, port: int) -> None:
     import torch
 
-    from tune_lr import colossal
-    from tune_lr.workers import keep_freed_memory
+    from tune_lr.cluster.workers import keep_freed_memory
+    from tune_lr.worker import colossal
 
     torch.set_num_threads(1)
     keep_freed_memory()  # as our workers do; no disadvantage to the others
@@ -179,7 +179,7 @@ def side_by_side(kind: str, name: str) -> float:
 def rank_of(kind: str, name: str, rank: int, port: int) -> None:
     import torch
 
-    from tune_lr.workers import keep_freed_memory
+    from tune_lr.cluster.workers import keep_freed_memory
 
     torch.set_num_threads(1)
     keep_freed_memory()

@@ -29,8 +29,8 @@ def cpu_s(task: str) -> float:
 
 def one(mode: str, num_trials: int, settings: list[str]) -> dict[str, float]:
     """One search in this process."""
-    from tune_lr import tracking
-    from tune_lr.cli import main
+    from tune_lr.cli.main import main
+    from tune_lr.tracking import tracking
 
     threads, process = 0.0, 0.0
     close = tracking.WandbProcess.close

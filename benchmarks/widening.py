@@ -16,9 +16,9 @@ import numpy as np
 import search_efficiency
 from landscapes.landscape import load, load_ramps, names
 from search_efficiency import ours
-from tune_lr import study
-from tune_lr.config import Combination
-from tune_lr.lr_range_test import LRBounds
+from tune_lr.config.models import Combination
+from tune_lr.lr.range_test import LRBounds
+from tune_lr.study import study
 
 SHIFTS = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)  # decades
 

@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 
 from studies import free_port, tune_lr
-from tune_lr.study_dir import StudyDir
+from tune_lr.store.study_dir import StudyDir
 
 os.environ.update(RAY_USAGE_STATS_ENABLED="0", WANDB_SILENT="true")
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 _SESSION = pytest.StashKey[pytest.Session]()
@@ -43,7 +42,7 @@ def group_of_one() -> Iterator[None]:
     """A process group of this process alone, and one thread, as a worker of one CPU has."""
     import torch
 
-    from tune_lr import colossal
+    from tune_lr.worker import colossal
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -46,7 +46,7 @@ def machine() -> str:
 if __name__ == "__main__":
     file = Path(sys.argv[1] if len(sys.argv) > 1 else "gpu-smoke.md")
     table = Table(file)
-    tests = str(Path(__file__).with_name("test_gpu.py"))
+    tests = str(Path(__file__).parent / "worker" / "test_gpu.py")
     code = pytest.main(["-m", "gpu", tests, *sys.argv[2:]], plugins=[table])
     print(f"\n{file.read_text()}\n{table.ran} of {sum(map(len, table.cells.values()))} ran; the table is in {file}")
     sys.exit(code)

@@ -18,9 +18,9 @@ from pathlib import Path
 import yaml
 
 from studies import Recorder, ray_node, toy
-from tune_lr import search
-from tune_lr.config import parse_config
-from tune_lr.study_dir import StudyDir
+from tune_lr import run as search
+from tune_lr.config.models import parse_config
+from tune_lr.store.study_dir import StudyDir
 
 HEAD, OTHER = "10.203.0.1", "10.203.0.2"
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -64,7 +64,7 @@ def main() -> None:
         here = Path(folder)
         code, token = here / "code", here / "token"
         code.mkdir()
-        shutil.copyfile(Path(__file__).with_name("toy.py"), code / "toy_of_mine.py")
+        shutil.copyfile(Path(__file__).parent / "support" / "toy.py", code / "toy_of_mine.py")
         space = toy(
             workload="toy_of_mine:regression", num_trials=4, scaling={"workers_per_trial": 2}, confirm={"top": 1}
         )

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from tune_lr.lr_schedules import make_lr_schedule
+from paths import ROOT
+from tune_lr.lr.schedules import make_lr_schedule
 
-PAGE = Path(__file__).parent.parent / "docs" / "after_the_search.md"
+PAGE = ROOT / "docs" / "after_the_search.md"
 STEPS = 60
 
 

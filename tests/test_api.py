@@ -12,10 +12,10 @@ import tune_lr
 from conftest import Finished
 from studies import TOY
 from tune_lr.api import final_training, training_name
-from tune_lr.config import load_config, parse_config
+from tune_lr.config.models import load_config, parse_config
 from tune_lr.errors import InputError, NoAnswerError, ResourceError
-from tune_lr.search import create
-from tune_lr.study_dir import StudyDir
+from tune_lr.run import create
+from tune_lr.store.study_dir import StudyDir
 
 
 def test_a_study_of_digits_and_its_final_training_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,11 +12,11 @@ from ray.util.placement_group import placement_group
 
 from conftest import Finished
 from studies import tune_lr
-from tune_lr.config import parse_config
-from tune_lr.search import make_task
-from tune_lr.study_dir import StudyDir
-from tune_lr.trial import TrialSpec
-from tune_lr.workers import WorkerGroup, bundles
+from tune_lr.cluster.workers import WorkerGroup, bundles
+from tune_lr.config.models import parse_config
+from tune_lr.records.trial import TrialSpec
+from tune_lr.run import make_task
+from tune_lr.store.study_dir import StudyDir
 from wandb_files import read_run
 
 

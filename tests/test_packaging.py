@@ -10,13 +10,16 @@ from pathlib import Path
 
 import pytest
 
-CHECKOUT = Path(__file__).resolve().parent.parent
+from paths import ROOT
+
+CHECKOUT = ROOT
 
 LOOK = """\
 import json
 from importlib.resources import files
+from paths import ROOT
 import tune_lr
-from tune_lr.config import find_space, load_config
+from tune_lr.config.models import find_space, load_config
 print(json.dumps({
     "package": tune_lr.__file__,
     "space": str(find_space("lenet5_mnist")),
@@ -51,7 +54,7 @@ def test_the_wheel_holds_the_package_its_data_and_nothing_else(wheel: Path) -> N
 def test_the_wheel_installs_the_command_and_the_license(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         texts = {name.partition("/")[2]: archive.read(name) for name in archive.namelist() if ".dist-info/" in name}
-    assert b"tune-lr = tune_lr.cli:main" in texts["entry_points.txt"]
+    assert b"tune-lr = tune_lr.cli.main:main" in texts["entry_points.txt"]
     assert texts["licenses/LICENSE"] == (CHECKOUT / "LICENSE").read_bytes()
 
 

@@ -14,11 +14,11 @@ import pytest
 
 from conftest import CANARY, Finished
 from faults.inputs import CORPUS, LIMIT_S
-from tune_lr import cluster
-from tune_lr.config import load_config
+from paths import ROOT
+from tune_lr.cluster import cluster
+from tune_lr.config.models import load_config
 from tune_lr.errors import InputError
 
-ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted((ROOT / "tune_lr").rglob("*.py"))
 
 # --- the source -------------------------------------------------------------------------------------------------------
@@ -86,7 +86,7 @@ LOOK = """
 import json, os
 import psutil
 from ray._raylet import AuthenticationMode, get_authentication_mode
-from tune_lr import cluster
+from tune_lr.cluster import cluster
 with cluster.connected(None):
     me = psutil.Process()
     listening = [

@@ -6,20 +6,22 @@ if TYPE_CHECKING:
     from tune_lr.api import StudyResult as StudyResult
     from tune_lr.api import range_test as range_test
     from tune_lr.api import read_study as read_study
+    from tune_lr.api import search as search
     from tune_lr.api import train as train
     from tune_lr.errors import TuneLRError as TuneLRError
-    from tune_lr.lr_range_test import LRBounds as LRBounds
-    from tune_lr.lr_range_test import find_lr_bounds as find_lr_bounds
+    from tune_lr.lr.range_test import LRBounds as LRBounds
+    from tune_lr.lr.range_test import find_lr_bounds as find_lr_bounds
     from tune_lr.workloads import Workload as Workload
 
 _HOME = {
-    "LRBounds": "tune_lr.lr_range_test",
+    "LRBounds": "tune_lr.lr.range_test",
     "StudyResult": "tune_lr.api",
     "TuneLRError": "tune_lr.errors",
     "Workload": "tune_lr.workloads",
-    "find_lr_bounds": "tune_lr.lr_range_test",
+    "find_lr_bounds": "tune_lr.lr.range_test",
     "range_test": "tune_lr.api",
     "read_study": "tune_lr.api",
+    "search": "tune_lr.api",
     "train": "tune_lr.api",
 }
 
@@ -40,8 +42,6 @@ def __getattr__(name: str) -> Any:
     """Public names are imported when they are first used: the command line must start without torch."""
     from importlib import import_module
 
-    if name == "search":  # the module of that name can be called
-        return import_module("tune_lr.search")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOME[name]), name)

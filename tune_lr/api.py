@@ -13,20 +13,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tune_lr.config import Config, find_space, load_config, parse_config
+from tune_lr.config.models import Config, find_space, load_config, parse_config
+from tune_lr.config.plan import PHASES
 from tune_lr.errors import InputError, Interrupted, NoAnswerError, TuneLRError
-from tune_lr.lr_range_test import LRBounds
-from tune_lr.plan import PHASES
-from tune_lr.study_dir import StudyDir, TrialRow, check_study_name
-from tune_lr.trial import BATCH_SIZE, OPTIMIZER, split_parameters, whole_optimizer
+from tune_lr.lr.range_test import LRBounds
+from tune_lr.records.trial import BATCH_SIZE, OPTIMIZER, split_parameters, whole_optimizer
+from tune_lr.store.study_dir import StudyDir, TrialRow, check_study_name
 
 if TYPE_CHECKING:
     from pandas import DataFrame
     from rich.console import Console
 
-    from tune_lr.search import Outcome
-    from tune_lr.study import Study
-    from tune_lr.tracking import Mode
+    from tune_lr.run import Outcome
+    from tune_lr.study.study import Study
+    from tune_lr.tracking.tracking import Mode
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def read_study(path: str | Path) -> StudyResult:
     directory = StudyDir(path)
     directory.read_study()
     if not directory.trials_csv.exists():
-        from tune_lr.search import report
+        from tune_lr.run import report
 
         report(directory)
     return StudyResult(
@@ -182,10 +182,10 @@ def run(
 ) -> "Outcome":
     """Runs the study in `directory` from where it stands to its end, with every curve reported to W&B; what happens is
     shown on `console`, where there is one."""
-    from tune_lr.plan import plan
-    from tune_lr.search import run as run_study
-    from tune_lr.terminal import Progress, show_outcome
-    from tune_lr.tracking import WandbProcess
+    from tune_lr.config.plan import plan
+    from tune_lr.run import run as run_study
+    from tune_lr.show.terminal import Progress, show_outcome
+    from tune_lr.tracking.tracking import WandbProcess
 
     progress = Progress(console, config, plan(config, phases)) if console else None
     tracker = WandbProcess(config, directory, directory.read_resumable()["id"], mode) if mode != "disabled" else None
@@ -240,7 +240,7 @@ def run_new(
 ) -> "Outcome":
     """Makes the study directory and runs the study. Where it fails before anything was trained, the name stays free."""
     mode = announce(config, directory, phases=phases, address=address, wandb=wandb, console=console)
-    from tune_lr.search import create  # Optuna, which takes a second: whatever is wrong has shown by now
+    from tune_lr.run import create  # Optuna, which takes a second: whatever is wrong has shown by now
 
     create(config, directory, python_path, phases)
     try:
@@ -261,13 +261,13 @@ def announce(
     console: "Console | None",
 ) -> "Mode":
     """Says what will run; returns the mode of W&B. Refuses what cannot be before anything is imported or made."""
-    from tune_lr.plan import check_address, plan
-    from tune_lr.tracking import choose_mode
+    from tune_lr.config.plan import check_address, plan
+    from tune_lr.tracking.tracking import choose_mode
 
     mode = choose_mode(wandb)
     check_address(address or os.environ.get("RAY_ADDRESS"))
     if console is not None:
-        from tune_lr.terminal import show_plan
+        from tune_lr.show.terminal import show_plan
 
         show_plan(console, directory.name, config, plan(config, phases))
     return mode

@@ -6,7 +6,7 @@ kinds.
 Per workload, `NAME.csv` has one line for a training (LR schedule and shape, LR, seed) with the validation loss before
 the first step and at each tenth of the way, and `NAME.npz` the training losses of LR range tests: tune-lr's own default
 ramp and those of its peers, 20 seeds each. A plain loop, nothing of Ray or ColossalAI, one thread a training; the LRs
-come from `tune_lr.lr_schedules`, the optimizers from `tune_lr.optimizers`.
+come from `tune_lr.lr.schedules`, the optimizers from `tune_lr.worker.optimizers`.
 
 It goes on where it was stopped, at any moment. In stages, so that the files are of use early: three seeds of each
 schedule in its default shape, then the ramps; three seeds of all other shapes; 12 more seeds for all that comes within
@@ -40,8 +40,8 @@ from landscape import (
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tune_lr.lr_schedules import make_lr_schedule
-from tune_lr.optimizers import cycles_momentum, make_optimizer
+from tune_lr.lr.schedules import make_lr_schedule
+from tune_lr.worker.optimizers import cycles_momentum, make_optimizer
 from tune_lr.workloads.digits import digits
 from tune_lr.workloads.gpt_bytes import gpt_bytes
 from tune_lr.workloads.lenet5 import LeNet5, mnist_5k

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 
-from tune_lr.lr_range_test import Ramp
-from tune_lr.lr_schedules import SCHEDULES as KNOWN
+from tune_lr.lr.range_test import Ramp
+from tune_lr.lr.schedules import SCHEDULES as KNOWN
 
 Array = NDArray[np.float64]
 

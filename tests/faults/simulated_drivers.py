@@ -22,12 +22,12 @@ from optuna.storages.journal import JournalFileBackend
 
 import simulated
 from faults.campaign import Held, Skipped
-from tune_lr import search
-from tune_lr.config import Config, parse_config
+from tune_lr import run as search
+from tune_lr.config.models import Config, parse_config
 from tune_lr.errors import TuneLRError
-from tune_lr.study import Study
-from tune_lr.study_dir import StudyDir
-from tune_lr.trial import Report, TrialSpec
+from tune_lr.records.trial import Report, TrialSpec
+from tune_lr.store.study_dir import StudyDir
+from tune_lr.study.study import Study
 
 SLOTS = 3
 

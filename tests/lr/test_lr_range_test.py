@@ -1,0 +1,607 @@
+"""The LR range test: ramps, divergence, and bounds read from synthetic, seeded curves."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from paths import DATA, ROOT
+from tune_lr.errors import InputError
+from tune_lr.lr.range_test import DivergenceDetector, LRBounds, Ramp, find_lr_bounds, read_curve, smooth
+
+LANDSCAPES = ROOT / "benchmarks" / "landscapes"
+LRS = np.geomspace(1e-5, 10, 300)
+BEST = 0.05
+Curve = tuple[np.ndarray, np.ndarray]
+
+
+def curve(
+    *,
+    best: float = BEST,
+    seed: int = 0,
+    noise: float = 0.03,
+    lrs: np.ndarray = LRS,
+    start: float = 2.3,
+    end: float = 0.3,
+    after: str = "explodes",
+) -> Curve:
+    """A plateau, a fall over the decade and a half below `best`, a flat decade around it, then what `after` says."""
+    distance = np.log10(lrs / best)
+    losses = end + (start - end) / (1 + np.exp(6 * (distance + 1)))
+    above = np.clip(distance - 0.5, 0, None)
+    if after == "explodes":
+        losses = losses + np.expm1(np.minimum(20 * above, 30))  # short of OVERFLOW, whatever it is multiplied by
+    elif after == "dies":  # a dead network: back on the plateau
+        losses = np.where(above > 0, start + 0.02, losses)
+    elif after == "climbs":  # AdamW
+        losses = losses + 0.5 * above
+    else:
+        assert after == "stays"
+    return lrs, losses + noise * np.random.default_rng(seed).standard_normal(len(lrs))
+
+
+def trained(lrs: np.ndarray, seed: int = 0, noise: float = 0.03) -> Curve:
+    """A model that falls with the distance it has travelled, the sum of the LRs, and explodes where the LR itself is
+    too high; on `LRS` the same as `curve`."""
+    travelled, above = np.cumsum(lrs) * math.log(10) / 50, np.clip(np.log10(lrs / BEST) - 0.5, 0, None)
+    losses = 0.3 + 2 / (1 + np.exp(6 * (np.log10(travelled / BEST) + 1))) + np.expm1(np.minimum(20 * above, 30))
+    return lrs, losses + noise * np.random.default_rng(seed).standard_normal(len(lrs))
+
+
+def noise_curve(kind: str, seed: int, n: int = 300) -> Curve:
+    rng = np.random.default_rng(seed)
+    draws = {
+        "normal": rng.standard_normal,
+        "lognormal": lambda n: rng.lognormal(0, 1, n),
+        "chi2": lambda n: rng.chisquare(1, n),
+        "t2": lambda n: rng.standard_t(2, n),  # hardly a variance
+    }
+    return np.geomspace(1e-5, 10, n), draws[kind](n)
+
+
+def replaced(a_curve: Curve, values: dict[int, float]) -> Curve:
+    lrs, losses = a_curve
+    losses = losses.copy()
+    for place, value in values.items():
+        losses[place] = value
+    return lrs, losses
+
+
+def answer(bounds: LRBounds) -> tuple[str, list[float]]:
+    """All figures of the bounds in one list."""
+    intervals = [bounds.low_interval, bounds.high_interval, bounds.suggestion_interval]
+    figures = [f for f in (bounds.low, bounds.high, bounds.suggestion) if f is not None]
+    figures += [end for interval in intervals if interval is not None for end in interval]
+    return bounds.status, figures + list(bounds.fallen_lrs) + list(bounds.divergence_lrs)
+
+
+def assert_same(first: LRBounds, second: LRBounds, factor: float = 1.0) -> None:
+    assert first.status == second.status
+    assert answer(second)[1] == pytest.approx([factor * figure for figure in answer(first)[1]], rel=1e-6)
+
+
+# --- the ramp ---
+
+
+@pytest.mark.parametrize(
+    ("ramp", "expected"),
+    [
+        (Ramp(0.001, 10, 5), [0.001, 0.01, 0.1, 1, 10]),
+        (Ramp(0.001, 10, 5, "exponential"), [0.001, 0.01, 0.1, 1, 10]),
+        (Ramp(1, 3, 5, "linear"), [1, 1.5, 2, 2.5, 3]),
+        (Ramp(0.01, 1, 6, "staircase", 3), [0.01, 0.01, 0.1, 0.1, 1, 1]),
+        (Ramp(0.01, 1, 7, "staircase", 3), [0.01, 0.01, 0.01, 0.1, 0.1, 1, 1]),
+        (Ramp(0.01, 1, 4, "staircase", 2), [0.01, 0.01, 1, 1]),
+        (Ramp(0.01, 1, 3, "staircase", 3), [0.01, 0.1, 1]),
+        (Ramp(0.1, 0.2, 2), [0.1, 0.2]),
+    ],
+)
+def test_ramp_at_every_step(ramp: Ramp, expected: list[float]) -> None:
+    assert [ramp.lr(step) for step in range(ramp.steps)] == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_exponential_ramp_is_the_base_2_one_at_every_step() -> None:
+    # 2 ** (log2 low + (log2 high - log2 low) * batch / batches), over 30 epochs of 31 batches. It stops one batch short
+    # of `high`: the ramp that takes the same steps has one more.
+    low, high, batches = math.log2(1e-5), math.log2(10), 30 * 31
+    ramp = Ramp(1e-5, 10, batches + 1)
+    shown = [ramp.lr(batch) for batch in range(batches)]
+    assert shown == pytest.approx([2 ** (low + (high - low) * batch / batches) for batch in range(batches)], rel=1e-12)
+
+
+def test_a_staircase_multiplies_between_epochs_and_holds_within() -> None:
+    epochs, batches = 30, 31
+    ramp = Ramp(1e-5, 1e-5 * 1.5 ** (epochs - 1), epochs * batches, "staircase", epochs)
+    shown = [ramp.lr(step) for step in range(ramp.steps)]
+    assert shown == pytest.approx([1e-5 * 1.5 ** (step // batches) for step in range(ramp.steps)], rel=1e-12)
+    assert len(set(shown)) == epochs
+
+
+@given(
+    low=st.floats(1e-9, 1),
+    ratio=st.floats(1.001, 1e8),
+    steps=st.integers(2, 200),
+    mode=st.sampled_from(["exponential", "linear", "staircase"]),
+)
+def test_a_ramp_meets_its_ends_exactly_and_never_falls(low: float, ratio: float, steps: int, mode: str) -> None:
+    ramp = Ramp(low, low * ratio, steps, mode, stairs=max(2, steps // 3) if mode == "staircase" else None)
+    lrs = [ramp.lr(step) for step in range(steps)]
+    assert (lrs[0], lrs[-1]) == (ramp.low, ramp.high)
+    assert all(a <= b * (1 + 1e-12) for a, b in zip(lrs, lrs[1:], strict=False))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0, 1, 10), "0 < low < high"),
+        ((1, 1, 10), "0 < low < high"),
+        ((1, math.inf, 10), "0 < low < high"),
+        ((math.nan, 1, 10), "0 < low < high"),
+        ((0.1, 1, 1), "at least 2"),
+        ((0.1, 1, 10, "cosine"), "'cosine'.*exponential, linear, staircase"),
+        ((0.1, 1, 10, "staircase"), "got None"),
+        ((0.1, 1, 10, "staircase", 11), "got 11"),
+        ((0.1, 1, 10, "staircase", 1), "got 1"),
+        ((0.1, 1, 10, "linear", 3), "belongs to mode staircase"),
+    ],
+)
+def test_a_ramp_that_contradicts_itself_is_refused(arguments: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Ramp(*arguments)
+
+
+@pytest.mark.parametrize("step", [-1, 5])
+def test_a_step_outside_the_ramp_is_refused(step: int) -> None:
+    with pytest.raises(InputError, match="0 to 4"):
+        Ramp(0.1, 1, 5).lr(step)
+
+
+# --- divergence ---
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e30])
+@pytest.mark.parametrize("step", [0, 2, 20, 299])
+def test_a_loss_that_is_not_finite_diverges_at_that_step(bad: float, step: int) -> None:
+    assert DivergenceDetector().update(list(replaced(noise_curve("normal", 0), {step: bad})[1])) == step
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("kind", ["normal", "lognormal", "t2"])
+def test_noise_is_not_divergence(kind: str, seed: int) -> None:
+    assert DivergenceDetector().update(list(noise_curve(kind, seed)[1])) is None
+
+
+@pytest.mark.parametrize("place", [5, 60, 150, 200])
+@pytest.mark.parametrize("height", [5, 50])
+def test_a_spike_is_not_divergence(place: int, height: float) -> None:
+    lrs, losses = replaced(curve(after="stays"), {place: height, place + 1: height / 2})
+    assert DivergenceDetector().update(list(losses)) is None
+
+
+def test_a_loss_that_returns_to_its_plateau_for_a_few_steps_and_then_falls_lower_has_not_diverged() -> None:
+    # As LeNet-5 with momentum does short of its edge.
+    lrs, losses = curve(after="stays")
+    losses[150:167] = 2.25
+    assert DivergenceDetector().update(list(losses)) is None
+
+
+@pytest.mark.parametrize("after", ["explodes", "dies"])
+@pytest.mark.parametrize("offset", [0, -10])
+def test_divergence_is_called_after_the_minimum_and_before_the_ramp_ends(after: str, offset: float) -> None:
+    lrs, losses = curve(after=after)
+    step = DivergenceDetector().update(list(losses + offset))
+    edge = int(np.searchsorted(LRS, BEST * 10**0.5))
+    assert step is not None
+    assert edge <= step <= edge + 50
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    after=st.sampled_from(["explodes", "dies", "climbs", "stays"]),
+    sizes=st.lists(st.integers(1, 60), min_size=1, max_size=300),
+)
+def test_the_verdict_does_not_depend_on_the_chunks(seed: int, after: str, sizes: list[int]) -> None:
+    losses = list(curve(seed=seed, after=after)[1])
+    whole = DivergenceDetector().update(losses)
+    for chunks in ([1] * 300, [10] * 30, sizes):
+        detector, place = DivergenceDetector(), 0
+        for size in chunks:
+            seen = detector.update(losses[place : place + size])
+            place += size
+            # Known as soon as it can be, and kept.
+            assert seen == (whole if whole is not None and whole < place else None)
+
+
+# --- statuses ---
+
+
+@pytest.mark.parametrize(
+    ("name", "curves", "status", "advice"),
+    [
+        ("falls and explodes", [curve()], "ok", "search"),
+        ("falls and dies", [curve(after="dies")], "ok", "search"),
+        ("falls and climbs slowly", [curve(best=0.001, after="climbs")], "ok", "rises again"),
+        ("three replicates", [curve(seed=seed) for seed in range(3)], "ok", "search"),
+        ("negative losses", [(LRS, curve()[1] - 100)], "ok", "search"),
+        ("20 points", [curve(lrs=np.geomspace(1e-5, 10, 20))], "ok", "search"),
+        ("falls from the first step", [curve(lrs=np.geomspace(2e-3, 10, 300))], "ok", "search"),
+        ("noise as large as the fall", [curve(seed=seed, noise=1.5) for seed in range(3)], "ok", "search"),
+        ("NaN right of the basin", [replaced(curve(), {230: math.nan})], "ok", "search"),
+        (
+            "one replicate of three NaN",
+            [curve(), curve(seed=1), replaced(curve(seed=2), {2: math.nan})],
+            "ok",
+            "search",
+        ),
+        (
+            "still falling at the end",
+            [curve(lrs=np.geomspace(1e-5, 5e-3, 300))],
+            "no_divergence",
+            "raise range_test.high",
+        ),
+        ("flat at the end", [curve(after="stays")], "no_divergence", "raise range_test.high"),
+        ("a constant", [(LRS, np.full(300, 2.3))], "no_descent", "steps or replicates"),
+        ("a plateau", [curve(lrs=np.geomspace(1e-8, 1e-5, 300))], "no_descent", "raise range_test.high"),
+        (
+            "a plateau, then NaN",
+            [replaced(noise_curve("normal", 1), {200: math.nan})],
+            "ok",
+            "alone, search",
+        ),
+        ("one point", [(LRS[:1], np.array([2.3]))], "no_descent", "steps or replicates"),
+        ("NaN at step 0", [replaced(curve(), {0: math.nan})], "diverged_at_start", "lower range_test.low"),
+        ("NaN at step 2", [replaced(curve(), {2: math.nan})], "diverged_at_start", "lower range_test.low"),
+        ("all NaN, thrice", [(LRS, np.full(300, math.nan))] * 3, "diverged_at_start", "lower range_test.low"),
+        ("explodes at once", [curve(lrs=np.geomspace(0.3, 10, 300))], "diverged_at_start", "lower range_test.low"),
+        ("rises at once", [(LRS[:20], np.linspace(2, 9, 20))], "diverged_at_start", "lower range_test.low"),
+    ],
+)
+def test_status(name: str, curves: list[Curve], status: str, advice: str) -> None:
+    bounds = find_lr_bounds(curves)
+    assert bounds.status == status, bounds.reason
+    assert advice in bounds.reason
+    assert "nan" not in bounds.reason
+    assert bounds.replicates == len(curves)
+    given_figures = [bounds.low, bounds.high, bounds.suggestion, bounds.low_interval, bounds.suggestion_interval]
+    assert all((figure is not None) == (status == "ok") for figure in given_figures)
+
+
+@pytest.mark.parametrize("kind", ["normal", "lognormal", "chi2"])
+def test_pure_noise_abstains_in_nearly_all_curves(kind: str) -> None:
+    read = [find_lr_bounds([noise_curve(kind, seed)]).status for seed in range(100)]
+    assert read.count("ok") == 0
+    assert read.count("no_descent") >= 96
+
+
+# --- where the bounds lie ---
+
+
+@pytest.mark.parametrize("best", [1e-3, 1e-2, 0.1])
+@pytest.mark.parametrize("after", ["explodes", "dies"])
+@pytest.mark.parametrize("replicates", [1, 3])
+def test_the_bounds_hold_the_best_lr_within_a_decade_and_a_half(best: float, after: str, replicates: int) -> None:
+    bounds = find_lr_bounds([curve(best=best, after=after, seed=seed) for seed in range(replicates)])
+    assert bounds.low is not None and bounds.high is not None and bounds.suggestion is not None
+    assert bounds.low < best < bounds.high
+    assert 0.2 * best < bounds.suggestion < best
+    assert math.log10(bounds.high / bounds.low) <= 1.5
+
+
+@pytest.mark.parametrize("place", [0, 40, 150, 180, 210])
+@pytest.mark.parametrize("height", [-5, 20])
+def test_a_spike_moves_the_suggestion_by_less_than_a_tenth_of_a_decade(place: int, height: float) -> None:
+    clean, spiked = find_lr_bounds([curve()]), find_lr_bounds([replaced(curve(), {place: height})])
+    assert clean.suggestion is not None and spiked.suggestion is not None
+    assert abs(math.log10(spiked.suggestion / clean.suggestion)) < 0.1
+
+
+@pytest.mark.parametrize(
+    "ramp",
+    [
+        *(Ramp(1e-5, 10, steps) for steps in (60, 100, 150, 200, 1000, 3000)),
+        Ramp(1e-7, 10, 100),
+        Ramp(1e-4, 1, 300, "linear"),
+        Ramp(1e-5, 10, 300, "staircase", 30),
+        Ramp(1e-5, 10, 3000, "staircase", 30),
+    ],
+)
+def test_how_fast_the_ramp_rises_hardly_moves_the_answer(ramp: Ramp) -> None:
+    bounds = find_lr_bounds([trained(np.array([ramp.lr(step) for step in range(ramp.steps)]))])
+    reference = find_lr_bounds([trained(LRS)])
+    assert bounds.suggestion is not None and reference.suggestion is not None
+    assert abs(math.log10(bounds.suggestion / reference.suggestion)) < 0.2
+
+
+# LeNet-5 on 4,000 digits, batch 128, SGD with momentum 0.9: its best constant LR is 0.18, its best cyclic peak 0.56.
+@pytest.mark.parametrize("name", ["staircase", "linear"])
+def test_real_curves_of_other_ramps_are_read_rightly(name: str) -> None:
+    bounds = find_lr_bounds([read_curve(DATA / f"lenet5_{name}.csv")])
+    assert bounds.status == "ok" and bounds.low is not None and bounds.high is not None
+    assert bounds.low < 0.18 < 0.56 <= bounds.high
+    assert bounds.suggestion is not None and 0.18 / 2.5 < bounds.suggestion < 0.18 * 2.5
+
+
+# From benchmarks/landscapes: what must lie inside for every one of six schedules to come within 2 % of its best loss.
+@pytest.mark.parametrize(
+    ("workload", "lowest", "highest"),
+    [
+        ("lenet5_sgd", 0.46, 1.0),
+        ("lenet5_momentum", 0.07, 0.22),
+        ("mlp_adamw", 0.0068, 0.032),
+        ("cnn_bn", 0.046, 0.1),
+        ("transformer_adamw", 0.0047, 0.01),
+        ("gru_adam", 0.021, 0.1),
+        ("autoencoder", 1.0, 1.5),
+    ],
+)
+def test_bounds_from_real_ramps_hold_the_best_lrs(workload: str, lowest: float, highest: float) -> None:
+    with np.load(LANDSCAPES / f"{workload}.npz") as ramps:
+        bounds = find_lr_bounds([(LRS, losses) for losses in ramps["tune_lr"][:3]])
+    assert bounds.low is not None and bounds.high is not None and bounds.suggestion is not None
+    assert bounds.low <= lowest and highest <= bounds.high
+    assert math.log10(bounds.high / bounds.low) <= 1.5
+
+
+@pytest.mark.parametrize(
+    "workload", ["lenet5_sgd", "lenet5_momentum", "mlp_adamw", "cnn_bn", "transformer_adamw", "gru_adam"]
+)
+def test_real_ramps_four_times_as_fast_read_alike(workload: str) -> None:
+    with np.load(LANDSCAPES / f"{workload}.npz") as ramps:
+        slow = find_lr_bounds([(LRS, losses) for losses in ramps["tune_lr"][:3]]).suggestion
+        lrs = 1e-7 * 1e8 ** (np.arange(100) / 100)
+        fast = find_lr_bounds([(lrs, losses) for losses in ramps["fastai"][:3]]).suggestion
+    assert slow is not None and fast is not None
+    assert 0.4 < fast / slow < 2.5
+
+
+def test_few_steps_at_low_lrs_are_said_to_leave_the_lower_end_unsure() -> None:
+    reasons = [find_lr_bounds([curve(lrs=np.geomspace(1e-5, 10, steps))]).reason for steps in (40, 300)]
+    assert ["steps had a lower LR, so that the lower end is unsure" in reason for reason in reasons] == [True, False]
+
+
+def test_the_real_staircase_is_30_stairs_of_31_steps() -> None:
+    lrs, losses = read_curve(DATA / "lenet5_staircase.csv")
+    ramp = Ramp(1e-5, 1e-5 * 1.5**29, 930, "staircase", 30)
+    assert lrs == pytest.approx([ramp.lr(step) for step in range(len(lrs))], rel=1e-5)
+    assert len(lrs) > 900 and DivergenceDetector().update(losses) == len(losses) - 1
+
+
+def test_replicates_on_different_lrs_are_pooled() -> None:
+    bounds = find_lr_bounds([curve(), curve(seed=1, lrs=np.geomspace(1e-4, 10, 200)), curve(seed=2)])
+    assert_close = find_lr_bounds([curve(), curve(seed=1), curve(seed=2)])
+    assert bounds.suggestion is not None and assert_close.suggestion is not None
+    assert abs(math.log10(bounds.suggestion / assert_close.suggestion)) < 0.1
+
+
+def test_a_schedule_that_is_lower_on_average_gets_a_higher_peak() -> None:
+    bounds = find_lr_bounds([curve()])
+    peaks = [bounds.suggestion_for(factor) or 0.0 for factor in (1.0, 0.5, 0.2, 1e-9)]
+    assert bounds.suggestion == peaks[0] < peaks[1] < peaks[2] < peaks[3] == bounds.high
+    assert find_lr_bounds([noise_curve("normal", 0)]).suggestion_for(0.5) is None
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0, 1.01, math.nan])
+def test_a_mean_factor_outside_0_to_1_is_refused(factor: float) -> None:
+    with pytest.raises(InputError, match="mean_factor"):
+        find_lr_bounds([curve()]).suggestion_for(factor)
+
+
+def test_where_only_the_edge_is_seen_the_bounds_hang_on_it_and_say_so() -> None:
+    # The regression's batches are of 8: its noise hides what the model learns before it diverges.
+    with np.load(LANDSCAPES / "regression.npz") as ramps:
+        bounds = find_lr_bounds([(LRS, losses) for losses in ramps["tune_lr"][:3]])
+    assert bounds.status == "ok" and bounds.edge_only and not bounds.fallen_lrs
+    assert bounds.low is not None and bounds.low < 0.01 < 0.046 < (bounds.high or 0.0)
+    assert bounds.suggestion_interval == (bounds.low, bounds.high) and bounds.high == np.median(bounds.divergence_lrs)
+
+
+def test_a_fall_that_noise_hides_shows_in_ramps_four_times_as_long() -> None:
+    slower = Ramp(LRS[0], LRS[-1], 4 * len(LRS))
+    lrs = np.array([slower.lr(step) for step in range(slower.steps)])
+    hidden = [find_lr_bounds([trained(LRS, seed=3 * n + k, noise=1.0) for k in range(3)]) for n in range(10)]
+    shown = [find_lr_bounds([trained(lrs, seed=3 * n + k, noise=1.0) for k in range(3)]) for n in range(10)]
+    assert [sum(bounds.edge_only for bounds in found) for found in (hidden, shown)] == [10, 0]
+    for bounds in hidden + shown:
+        assert bounds.low is not None and bounds.high is not None and bounds.low < BEST < bounds.high
+
+
+def test_intervals_span_the_replicates() -> None:
+    bounds = find_lr_bounds([curve(best=best, seed=seed) for seed, best in enumerate([0.03, 0.05, 0.08])])
+    assert bounds.low is not None and bounds.suggestion is not None and bounds.suggestion_interval is not None
+    least, most = bounds.suggestion_interval
+    assert least < bounds.suggestion < most
+    assert math.log10(most / least) == pytest.approx(math.log10(0.08 / 0.03), abs=0.1)
+    assert len(bounds.fallen_lrs) == len(bounds.divergence_lrs) == 3
+
+
+# --- laws ---
+
+RAMPS = {
+    "exponential": LRS,
+    "linear": np.linspace(1e-5, 10, 300),
+    "staircase": np.repeat(np.geomspace(1e-5, 10, 30), 10),
+}
+curve_sets = st.builds(
+    lambda seed, count, noise, after, best, ramp: [
+        curve(seed=seed + k, noise=noise, after=after, best=best, lrs=RAMPS[ramp]) for k in range(count)
+    ],
+    st.integers(0, 10_000),
+    st.integers(1, 3),
+    st.sampled_from([0.01, 0.1, 1.0]),
+    st.sampled_from(["explodes", "dies", "climbs", "stays"]),
+    st.floats(1e-3, 0.5),
+    st.sampled_from(list(RAMPS)),
+)
+wild_losses = st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=1, max_size=60)
+
+
+@settings(max_examples=40, deadline=None)
+@given(curves=curve_sets, scale=st.floats(1e-4, 1e4), offset=st.floats(-100, 100))
+def test_law_scaling_and_shifting_the_loss_changes_nothing(curves: list[Curve], scale: float, offset: float) -> None:
+    moved = [(lrs, scale * (losses + offset)) for lrs, losses in curves]
+    assert_same(find_lr_bounds(curves), find_lr_bounds(moved))
+
+
+@settings(max_examples=40, deadline=None)
+@given(curves=curve_sets, factor=st.floats(1e-6, 1e6))
+def test_law_scaling_the_lr_scales_the_bounds(curves: list[Curve], factor: float) -> None:
+    assert_same(find_lr_bounds(curves), find_lr_bounds([(factor * lrs, losses) for lrs, losses in curves]), factor)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    curves=curve_sets,
+    junk=st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=300, max_size=300),
+    keep=st.integers(0, 300),
+)
+def test_law_points_after_divergence_change_nothing(curves: list[Curve], junk: list[float], keep: int) -> None:
+    changed = []
+    for lrs, losses in curves:
+        step = DivergenceDetector().update(list(losses))
+        after = len(lrs) if step is None else step + 1
+        tail = np.array(junk[: min(keep, len(lrs) - after)])
+        changed.append((lrs[: after + len(tail)], np.concatenate([losses[:after], tail])))
+    assert find_lr_bounds(changed) == find_lr_bounds(curves)
+
+
+def assert_sound(bounds: LRBounds) -> None:
+    json.dumps(bounds.to_dict(), allow_nan=False)
+    if bounds.status != "ok":
+        return
+    assert bounds.low is not None and bounds.high is not None and bounds.suggestion is not None
+    assert 0 < bounds.low <= bounds.suggestion <= bounds.high < math.inf
+    for figure, interval in (
+        (bounds.low, bounds.low_interval),
+        (bounds.suggestion, bounds.suggestion_interval),
+        (bounds.high, bounds.high_interval),
+    ):
+        assert interval is not None and interval[0] <= figure <= interval[1]
+
+
+@settings(max_examples=40, deadline=None)
+@given(curves=curve_sets)
+def test_law_low_suggestion_and_high_are_ordered(curves: list[Curve]) -> None:
+    assert_sound(find_lr_bounds(curves))
+
+
+@settings(deadline=None)
+@given(curves=st.lists(wild_losses, min_size=1, max_size=4), stairs=st.booleans())
+def test_law_no_losses_whatever_give_a_nan_or_a_crash(curves: list[list[float]], stairs: bool) -> None:
+    lrs = np.repeat(np.geomspace(1e-4, 1, 12), 5) if stairs else np.geomspace(1e-5, 10, 60)
+    assert_sound(find_lr_bounds([(lrs[: len(losses)], losses) for losses in curves]))
+
+
+# --- records, pictures, refusals ---
+
+
+@pytest.mark.parametrize("curves", [[curve()], [curve(), curve(seed=1)], [noise_curve("normal", 0)]])
+def test_bounds_survive_json(curves: list[Curve]) -> None:
+    bounds = find_lr_bounds(curves)
+    assert LRBounds.from_dict(json.loads(json.dumps(bounds.to_dict(), allow_nan=False))) == bounds
+
+
+def test_bounds_with_a_wrong_key_are_refused() -> None:
+    data = find_lr_bounds([curve()]).to_dict()
+    with pytest.raises(InputError, match="hihg"):
+        LRBounds.from_dict({**data, "hihg": 1})
+    del data["status"]
+    with pytest.raises(InputError, match="status"):
+        LRBounds.from_dict(data)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 20, 300, 2000])
+def test_the_smoothed_curve_has_the_curve_s_length_and_ends_at_divergence(steps: int) -> None:
+    lrs, losses = curve(lrs=np.geomspace(1e-5, 10, steps))
+    smoothed = smooth(lrs, losses)
+    step = DivergenceDetector().update(list(losses))
+    assert smoothed.shape == (steps,)
+    assert np.isfinite(smoothed[:step]).all()
+    assert step is None or np.isnan(smoothed[step:]).all()
+
+
+def test_the_smoothed_curve_is_closer_to_the_truth_than_the_noisy_one() -> None:
+    (lrs, noisy), (_, truth) = curve(after="stays", noise=0.2), curve(after="stays", noise=0)
+    assert np.abs(smooth(lrs, noisy) - truth).mean() < 0.4 * np.abs(noisy - truth).mean()
+
+
+@pytest.mark.parametrize(
+    ("curves", "message"),
+    [
+        ([], "at least one"),
+        ([([], [])], "not empty"),
+        ([([0.1, 0.2], [1.0])], "equally long"),
+        ([([[0.1, 0.2]], [[1.0, 2.0]])], "1-D"),
+        ([([0.0, 0.1], [1.0, 2.0])], "step 0 .got 0.0. must be positive"),
+        ([([0.1, math.nan], [1.0, 2.0])], "step 1 .got nan. must be positive"),
+        (
+            [([0.1, 0.2], [1, 2]), ([0.1, 0.2, 0.15], [1, 2, 3])],
+            "curve 1: LR of step 2 .got 0.15 after 0.2. must not fall",
+        ),
+    ],
+)
+def test_curves_that_contradict_themselves_are_refused(curves: list[Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        find_lr_bounds(curves)
+
+
+# --- curves measured elsewhere ---
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "step,lr,loss\n1,1e-5,2.3\n2,1e-4,nan\n",
+        "lr,loss\n1e-5,2.3\n1e-4,nan\n",
+        "\ufeffloss,step, lr \r\n2.3,1,0.00001\r\nNaN,2,0.0001\r\n",  # as a spreadsheet writes it
+        "step,lr,loss,val_loss\n1,1e-5,2.3,\n\n2,1e-4,nan,2.1",
+    ],
+)
+def test_a_curve_is_read_whatever_else_its_file_holds(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "curve.csv"
+    file.write_bytes(text.encode())
+    lrs, losses = read_curve(file)
+    assert lrs == [1e-5, 1e-4]
+    assert losses == pytest.approx([2.3, math.nan], nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, ": cannot be read (No such file or directory); give a CSV file with the columns step, lr, loss"),
+        (b"\x89PNG\r\n\x1a\n\xff\xfe", ": cannot be read (it is no CSV file)"),
+        (b"", ":1 lr: no such column (got nothing); allowed are step, lr, loss"),
+        (
+            b"step,learning_rate,loss\n",
+            ":1 lr: no such column (got step, learning_rate, loss); allowed are step, lr, loss",
+        ),
+        (
+            b"step,lr,los\n",
+            ":1 loss: no such column (got step, lr, los); did you mean 'los'?; allowed are step, lr, loss",
+        ),
+        (b"step,lr,loss\n", ": holds no steps; each line after the first is one step: step, lr, loss"),
+        (b"step,lr,loss\n1,0.1,2\n2,x,2\n", ":3 lr: must be a number (got 'x'); a loss may be nan or inf"),
+        (b"step,lr,loss\n1,0.1\n", ":2 loss: must be a number (got ''); a loss may be nan or inf"),
+        (b"step,lr,loss\n1,0,2\n", ":2 lr: must be positive and finite (got 0)"),
+        (b"step,lr,loss\n1,nan,2\n", ":2 lr: must be positive and finite (got nan)"),
+        (
+            b"step,lr,loss\n1,0.1,2\n2,0.2,2\n3,0.1,2\n",
+            ":4 lr: must not fall from one step to the next (got 0.1 after 0.2); write each replicate into",
+        ),
+    ],
+)
+def test_a_file_that_holds_no_curve_is_refused_with_its_line(
+    content: bytes | None, expected: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "curve.csv"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        read_curve(file)
+    assert str(caught.value).startswith(f"{file}{expected}")
+    assert len(str(caught.value).splitlines()) == 1

@@ -1,0 +1,93 @@
+"""Packages that are left out of an import come back afterwards, and nobody is taken in."""
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+from tune_lr.worker.compat.stand_ins import left_out
+
+PACKAGE = "xmlrpc"  # of the standard library; nothing here uses it
+
+
+@pytest.fixture(autouse=True)
+def _not_imported() -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
+        del sys.modules[name]
+
+
+def test_inside_a_package_is_not_loaded_and_every_name_in_it_is_a_class() -> None:
+    with left_out(PACKAGE):
+        from xmlrpc.client import Marshaller, anything_at_all  # type: ignore[attr-defined]
+
+        class Derived(Marshaller): ...
+
+    assert isinstance(anything_at_all, type)
+    assert not isinstance(3, Marshaller)
+    assert isinstance(Derived(), Marshaller)
+    assert not [name for name in sys.modules if name.partition(".")[0] == PACKAGE]
+
+
+def test_outside_the_real_one_is_imported_and_its_objects_are_instances_of_the_stand_in() -> None:
+    with left_out(PACKAGE):
+        from xmlrpc.client import Marshaller as StandIn
+    client = importlib.import_module("xmlrpc.client")
+    assert client.Marshaller().dumps(("a",)).startswith("<params>")
+    assert client.Marshaller is not StandIn
+    assert isinstance(client.Marshaller(), StandIn)
+    assert not isinstance(client.Unmarshaller(), StandIn)
+
+
+def test_what_was_imported_before_stays_as_it_is() -> None:
+    client = importlib.import_module("xmlrpc.client")
+    with left_out(PACKAGE):
+        from xmlrpc.client import Marshaller
+    assert Marshaller is client.Marshaller
+
+
+def test_a_stand_in_passes_on_to_the_real_one() -> None:
+    with left_out(PACKAGE):
+        from xmlrpc.client import Boolean as StandIn  # type: ignore[attr-defined]
+        from xmlrpc.client import Fault, dumps
+    assert StandIn.__name__ == "Boolean"
+    with pytest.raises(AttributeError):
+        _ = Fault.faultCode
+    importlib.import_module("xmlrpc.client")
+    assert Fault(1, "why").faultString == "why"
+    assert dumps((1,)).count("<int>1</int>") == 1
+
+
+def test_colossalai_recognises_a_model_of_peft_that_is_imported_after_it() -> None:
+    from tune_lr.worker import colossal
+
+    from peft import LoraConfig, get_peft_model  # isort: skip
+    from torch import nn
+
+    model = get_peft_model(nn.Sequential(nn.Linear(2, 2)), LoraConfig(target_modules=["0"]))  # type: ignore[arg-type]
+    assert type(colossal.ModelWrapper(model).unwrap()).__name__ == "PeftUnwrapMixin"
+
+
+def test_what_is_decorated_is_compiled_when_it_is_called() -> None:
+    """In a process of its own: TorchInductor is imported once and for all."""
+    code = """
+import sys
+import torch
+from tune_lr.worker.compat.stand_ins import compiled_when_called
+with compiled_when_called():
+    @torch.compile(backend="eager", dynamic=False)
+    def doubled(x):
+        "Twice."
+        return 2 * x
+    @torch.compile
+    def never_called(x): ...
+assert "torch._inductor.compile_fx" not in sys.modules
+assert doubled.__doc__ == "Twice."
+assert doubled(torch.ones(3)).tolist() == [2.0] * 3
+assert doubled(torch.ones(2)).tolist() == [2.0] * 2
+assert torch.compile.__module__ == "torch"  # its own again
+from tune_lr.worker import colossal
+assert "torch._inductor.compile_fx" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,1 @@
+"""Executes trials, with Ray: slots, and the groups of workers in them."""

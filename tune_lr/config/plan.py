@@ -1,0 +1,125 @@
+"""What a study will run, known before it starts and without Ray, torch or Optuna."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from tune_lr.config.budget import Budget, confirmation_within
+from tune_lr.config.models import Config
+from tune_lr.errors import InputError, ResourceError
+from tune_lr.records.trial import Task, steps_weight
+
+PHASES = ("range_test", "search", "confirm")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Numbers of trials, and of optimizer steps at most. Where batch sizes are searched, steps are of the study's own,
+    and those of other sizes count by their samples."""
+
+    ramps: int
+    ramp_steps: int  # the mean
+    trials: int  # of the search, fixed configurations included; with a budget of trainings at least
+    confirmations: int
+    max_steps: int
+    budget: Budget | None = None
+
+    @property
+    def steps(self) -> int:
+        """At most."""
+        steps = self.ramps * self.ramp_steps + (self.trials + self.confirmations) * self.max_steps
+        return (self.budget and self.budget.steps(self.max_steps)) or steps
+
+
+def needs_range_test(config: Config, phases: Sequence[str] = PHASES) -> bool:
+    """Whether a search leaves a bound to the range test, or nothing else was asked for."""
+    return tuple(phases) == ("range_test",) or (config.num_trials > 0 and config.parameters.lr.needs_range_test)
+
+
+def plan(config: Config, phases: Sequence[str] = PHASES) -> Plan:
+    combinations, full = config.combinations, config.max_steps
+    ramps = config.range_test.replicates * len(combinations) if needs_range_test(config, phases) else 0
+    ramp_steps = round(
+        config.range_test.steps * fmean(steps_weight(one.batch_size, config.batch_size) for one in combinations)
+    )
+    trials = config.num_trials + len(config.fixed)
+    confirmations = config.confirm.finalists * config.confirm.most_seeds
+    budget = config.spending if "search" in phases else None
+    if budget and budget.trainings is not None:
+        finalists, seeds = planned_confirmation(config, ramps * ramp_steps)
+        confirmations = finalists * seeds
+        trials = min(trials, (int(budget.trainings * full) - ramps * ramp_steps) // full - confirmations)
+    if "search" not in phases:
+        trials, confirmations = 0, 0
+    return Plan(ramps, ramp_steps, trials, confirmations, full, budget)
+
+
+def planned_confirmation(config: Config, ramp_steps: int) -> tuple[int, int]:
+    """Finalists and seeds of a confirmation that takes at most half of what the ramps and the fixed configurations
+    leave of a budget of trainings."""
+    full, confirm = config.max_steps, config.confirm
+    steps = config.spending.steps(full) if config.spending else None
+    if steps is None:
+        return confirm.finalists, confirm.seeds
+    left = max(0, steps - ramp_steps - len(config.fixed) * full)
+    return confirmation_within(left // (2 * full), confirm.finalists, confirm.seeds)
+
+
+@dataclass(frozen=True)
+class Node:
+    """What one node of a cluster declares. `present` is false for one that an autoscaler may start."""
+
+    name: str
+    cpus: float
+    gpus: float
+    present: bool = True
+
+    def holds(self, task: Task) -> int:
+        """How many workers fit on it. A fraction of a GPU is of one GPU."""
+        fit = int(self.cpus / task.cpus_per_worker)
+        share = task.gpus_per_worker
+        if share >= 1:
+            fit = min(fit, int(self.gpus / share))
+        elif share:
+            fit = min(fit, int(self.gpus) * int(1 / share + 1e-9))
+        return fit
+
+    def __str__(self) -> str:
+        return f"{self.cpus:g} CPU and {self.gpus:g} GPU"
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What the cluster declares."""
+
+    nodes: int
+    cpus: float
+    gpus: float
+
+
+def slots_on(nodes: Sequence[Node], task: Task, most: int | None) -> int:
+    """How many trials fit at once; a trial's workers may lie on several nodes."""
+    slots = sum(node.holds(task) for node in nodes) // task.workers
+    return slots if most is None else min(slots, most)
+
+
+def check_slots(nodes: Sequence[Node], task: Task) -> None:
+    """Raises ResourceError where not even one trial fits: Tune would wait for ever."""
+    if slots_on(nodes, task, None):
+        return
+    gpus = f" and {task.gpus_per_worker:g} GPU" if task.gpus_per_worker else ""
+    has = ", ".join(map(str, nodes)) or "nothing"
+    raise ResourceError(
+        f"the cluster cannot hold one trial: it wants {task.workers} workers "
+        f"of {task.cpus_per_worker} CPU{gpus} each; "
+        f"the cluster has {len(nodes)} node(s): {has}"
+    )
+
+
+def check_address(address: str | None) -> None:
+    """Refuses the address of a Ray cluster that cannot serve a driver here."""
+    if address and address.startswith("ray://"):
+        raise InputError(
+            f"--address: Ray Client would run Tune elsewhere (got {address!r}); submit a job instead "
+            "(ray job submit -- tune-lr search ...), or give HOST:PORT on a node of the cluster"
+        )

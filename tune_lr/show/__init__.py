@@ -1,0 +1,1 @@
+"""Shows a study to people: in the terminal, as a report, and as charts."""

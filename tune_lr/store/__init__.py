@@ -1,0 +1,1 @@
+"""The study directory: every path and every file format."""

@@ -1,0 +1,1 @@
+"""Decides, with Optuna and without Ray: what runs next, and what came of it."""

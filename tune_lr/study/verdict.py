@@ -1,0 +1,265 @@
+"""Who has won, and how sure one can be. Pure: rows of trials in, a verdict out."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, stdev, variance
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from scipy.stats import t as student_t
+
+from tune_lr.errors import NoAnswerError
+from tune_lr.records.trial import setting
+from tune_lr.store.study_dir import TrialRow
+
+CONFIDENCE = 0.95
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A configuration and its figures over seeds, in the order of the seeds. `trial` is its number in the search."""
+
+    lr_schedule: str
+    lr: float
+    parameters: Mapping[str, Any]  # qualified
+    trial: int
+    confirm_trials: tuple[int, ...]
+    seeds: tuple[int, ...]
+    values: tuple[float, ...]  # of the metric
+    mean: float
+    interval: Interval | None  # 95 %, Student's t; None with one seed
+
+    @property
+    def label(self) -> str:
+        beside = setting(self.parameters)
+        return f"{self.lr_schedule} at lr {self.lr:.3g}{' with ' if beside else ''}{beside}"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The winner minus another finalist, paired by seed. The intervals hold together in 95 of 100 studies, whichever of
+    the finalists had won: each is wider than 95 % would be (Bonferroni, over all pairs), and wider again where they may
+    be looked at twice. None with one seed.
+
+    How much a difference varies from seed to seed is estimated from all finalists: what is left of their figures when
+    what each finalist and each seed adds is taken away, as in any randomized block design (Box, Hunter and Hunter,
+    "Statistics for experimenters", 2005). With few seeds a pair alone says too little. Where the pair itself varies
+    more, that counts.
+    """
+
+    mean: float
+    interval: Interval | None
+
+    @property
+    def tells_apart(self) -> bool:
+        return self.interval is not None and not self.interval[0] <= 0.0 <= self.interval[1]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Finalists, best first, and the winner's difference from each of the others. `contenders` are those of whom more
+    seeds might name another winner, or tell one from another: by their number in the search."""
+
+    finalists: tuple[Finalist, ...]
+    differences: tuple[Difference, ...]  # of finalists[1:]
+    contenders: tuple[int, ...]
+    sentence: str
+
+    @property
+    def winner(self) -> Finalist:
+        return self.finalists[0]
+
+    @property
+    def tied(self) -> tuple[Finalist, ...]:
+        """The finalists that cannot be told apart from the winner."""
+        others = zip(self.finalists[1:], self.differences, strict=True)
+        return tuple(finalist for finalist, difference in others if not difference.tells_apart)
+
+
+def rank_search(rows: Sequence[TrialRow], metric: str, goal: str) -> list[TrialRow]:
+    """The search trials that trained to the end, each configuration once, best first. A ramp is no answer."""
+    sign = -1.0 if goal == "maximize" else 1.0
+    ended = [row for row in rows if row.phase == "search" and row.lr_schedule != "ramp"]
+    done = [row for row in ended if row.state == "complete" and metric in row.metrics]
+    ranked = sorted(done, key=lambda row: (sign * row.metrics[metric], row.number))
+    unique: dict[tuple[Any, ...], TrialRow] = {}
+    for row in ranked:
+        unique.setdefault(_configuration(row), row)
+    return list(unique.values())
+
+
+def choose_finalists(
+    rows: Sequence[TrialRow],
+    metric: str,
+    goal: str,
+    top: int,
+    finalists: int,
+    believed: Mapping[int, float] = MappingProxyType({}),
+) -> list[TrialRow]:
+    """The search trials to be confirmed, so many `finalists`: first one of each of the `top` LR schedules, by the order
+    of their best figures, since the question is which schedule it is; then the best of all others.
+
+    Which trial stands for its schedule, and which of the others come, is judged by what is `believed` of each, by
+    number, where that is known, and else by its figure, which is of one seed.
+    """
+    sign = -1.0 if goal == "maximize" else 1.0
+    ranked = rank_search(rows, metric, goal)
+    likely = sorted(ranked, key=lambda row: sign * believed.get(row.number, row.metrics[metric]))
+    stands_for = {row.lr_schedule: row for row in best_of_families(likely)}
+    chosen = [stands_for[row.lr_schedule] for row in best_of_families(ranked)][:top]
+    return [*chosen, *(row for row in likely if row not in chosen)][:finalists]
+
+
+def best_of_families(ranked: Sequence[TrialRow]) -> list[TrialRow]:
+    """The best trial of each LR schedule, best first; `ranked` is."""
+    best: dict[str, TrialRow] = {}
+    for row in ranked:
+        best.setdefault(row.lr_schedule, row)
+    return list(best.values())
+
+
+def judge(rows: Sequence[TrialRow], metric: str, goal: str, seeds: int = 0, max_seeds: int = 0) -> Verdict:
+    """The winner by its mean over the confirmation's seeds; by the search alone where there was no confirmation.
+
+    A confirmation begins with `seeds` seeds of each finalist and may go on to `max_seeds` of its contenders; 0: all
+    seeds there are, and no more. A finalist that diverged or failed under any seed loses to all that did not. Raises
+    NoAnswerError where no trial was completed.
+    """
+    ranked = rank_search(rows, metric, goal)
+    if not ranked:
+        ends = ", ".join(sorted({row.state for row in rows if row.phase == "search"})) or "none was started"
+        raise NoAnswerError(f"no trial of the search was completed ({ends}); lower the LRs, or see the trials' reasons")
+    sign = -1.0 if goal == "maximize" else 1.0
+    confirmations: dict[tuple[Any, ...], list[TrialRow]] = {}
+    for row in sorted(rows, key=lambda row: row.seed):
+        if row.phase == "confirm":
+            confirmations.setdefault(_configuration(row), []).append(row)
+    confirmed = [row for row in ranked if _whole(confirmations.get(_configuration(row), []), metric)]
+    finalists = [_finalist(row, confirmations[_configuration(row)], metric) for row in confirmed]
+    if not finalists:  # nothing was confirmed, or every confirmation has gone wrong
+        untried = [row for row in ranked if _configuration(row) not in confirmations]
+        finalists = [_finalist(row, [row], metric) for row in (untried or ranked)[:1]]
+    most = max(len(finalist.seeds) for finalist in finalists)
+    first = min(seeds or most, most)
+    finalists = [finalist for finalist in finalists if len(finalist.seeds) >= first]
+    alpha = (1 - CONFIDENCE) / (2 if max_seeds > seeds else 1)  # of one look
+    verdict = _compare([_with_seeds(finalist, first) for finalist in finalists], sign, alpha, max_seeds, metric)
+    going_on = [finalist for finalist in finalists if finalist.trial in verdict.contenders]
+    shared = min((len(finalist.seeds) for finalist in going_on), default=first)
+    if shared <= first:
+        return verdict
+    told_apart = [finalist for finalist in verdict.finalists if finalist.trial not in verdict.contenders]
+    going_on = [_with_seeds(finalist, shared) for finalist in going_on]
+    return replace(_compare([*going_on, *told_apart], sign, alpha, 0, metric), contenders=verdict.contenders)
+
+
+def mean_interval(values: Sequence[float]) -> Interval | None:
+    """The 95 % interval of the mean, by Student's t with n - 1 degrees of freedom; None for fewer than two values."""
+    if len(values) < 2:
+        return None
+    half = _half_width(stdev(values), len(values), len(values) - 1, 1 - CONFIDENCE)
+    return fmean(values) - half, fmean(values) + half
+
+
+def _half_width(deviation: float, values: int, freedom: int, alpha: float) -> float:
+    """Of the interval that misses the mean of so many values in `alpha` of all cases, by Student's t."""
+    return float(student_t.ppf(1 - alpha / 2, freedom)) * deviation / math.sqrt(values)
+
+
+def _configuration(row: TrialRow) -> tuple[Any, ...]:
+    # As text: a parameter may be a list.
+    return row.lr_schedule, row.lr, json.dumps(row.parameters, sort_keys=True)
+
+
+def _whole(confirmations: Sequence[TrialRow], metric: str) -> bool:
+    return bool(confirmations) and all(row.state == "complete" and metric in row.metrics for row in confirmations)
+
+
+def _finalist(row: TrialRow, runs: Sequence[TrialRow], metric: str) -> Finalist:
+    values = tuple(run.metrics[metric] for run in runs)
+    return Finalist(
+        lr_schedule=row.lr_schedule,
+        lr=row.lr,
+        parameters=dict(row.parameters),
+        trial=row.number,
+        confirm_trials=tuple(run.number for run in runs if run.phase == "confirm"),
+        seeds=tuple(run.seed for run in runs),
+        values=values,
+        mean=fmean(values),
+        interval=mean_interval(values),
+    )
+
+
+def _with_seeds(finalist: Finalist, seeds: int) -> Finalist:
+    """On its first `seeds` seeds alone."""
+    values = finalist.values[:seeds]
+    trials, mean, interval = finalist.confirm_trials[:seeds], fmean(values), mean_interval(values)
+    return replace(
+        finalist, confirm_trials=trials, seeds=finalist.seeds[:seeds], values=values, mean=mean, interval=interval
+    )
+
+
+def _compare(finalists: Sequence[Finalist], sign: float, alpha: float, max_seeds: int, metric: str) -> Verdict:
+    """Of those with the most seeds the one with the best mean, against each of the others on the seeds of both."""
+    ordered = sorted(finalists, key=lambda finalist: (-len(finalist.seeds), sign * finalist.mean))
+    winner, others = ordered[0], ordered[1:]
+    alpha /= max(1, math.comb(len(ordered), 2))
+    differences, deviations = [], []
+    for other in others:
+        assert winner.seeds[: len(other.seeds)] == other.seeds, "not paired"
+        pairs = [a - b for a, b in zip(winner.values, other.values, strict=False)]
+        deviation, freedom = _noise(pairs, ordered)
+        half = _half_width(deviation, len(pairs), freedom, alpha) if freedom else None
+        mean = fmean(pairs)
+        differences.append(Difference(mean, None if half is None else (mean - half, mean + half)))
+        deviations.append(deviation)
+    tied = [i for i, difference in enumerate(differences) if not difference.tells_apart]
+    # Would more seeds tell them? By the noise of the winner and those that go on with it; one seed says nothing of it.
+    freedom = len(tied) * (max_seeds - 1)
+    would_decide = any(
+        max_seeds > len(others[i].seeds) > 1
+        and abs(differences[i].mean) > _half_width(deviations[i], max_seeds, freedom, alpha)
+        for i in tied
+    )
+    contenders = (winner.trial, *(others[i].trial for i in tied)) if would_decide else ()
+    sentence = _sentence(ordered, differences, metric)
+    return Verdict(tuple(ordered), tuple(differences), contenders, sentence)
+
+
+def _noise(pairs: Sequence[float], finalists: Sequence[Finalist]) -> tuple[float, int]:
+    """The standard deviation of a difference from seed to seed, of these pairs or of all that have so many seeds, the
+    larger one; and its degrees of freedom, 0 with one seed."""
+    seeds = len(pairs)
+    values = np.array([finalist.values[:seeds] for finalist in finalists if len(finalist.values) >= seeds])
+    freedom = (len(values) - 1) * (seeds - 1)
+    if not freedom:
+        return 0.0, 0
+    rest = values - values.mean(axis=1, keepdims=True) - values.mean(axis=0) + values.mean()
+    return math.sqrt(max(variance(pairs), 2 * float((rest**2).sum()) / freedom)), freedom
+
+
+def _sentence(finalists: Sequence[Finalist], differences: Sequence[Difference], metric: str) -> str:
+    winner, seeds = finalists[0], len(finalists[0].seeds)
+    figure = f"{winner.label} reaches {metric} {winner.mean:.4g}"
+    if not winner.confirm_trials:
+        return f"{figure} with one seed; nothing was confirmed, so a lucky seed cannot be told from a good setting."
+    if not differences:
+        return f"{figure} (mean of {seeds} seeds); there was no other finalist to compare it with."
+    others = list(zip(finalists[1:], differences, strict=True))
+    tied = [f"{other.label} ({other.mean:.4g})" for other, difference in others if not difference.tells_apart]
+    if seeds == 1:
+        return f"{figure} with one fresh seed; one seed cannot tell it from {_listed(tied, 'or')}."
+    if tied:
+        alike = _listed(["it", *tied], "and")
+        return f"{figure} (mean of {seeds} seeds); {alike} cannot be told apart at {seeds} seeds."
+    second = f"{finalists[1].label} ({finalists[1].mean:.4g})"
+    return f"{figure} (mean of {seeds} seeds), better than {second} beyond the noise of {seeds} seeds."
+
+
+def _listed(words: Sequence[str], last: str) -> str:
+    return f"{', '.join(words[:-1])} {last} {words[-1]}" if len(words) > 1 else words[0]

@@ -1,0 +1,1 @@
+"""Reports to Weights & Biases: runs, synchronization, and the dashboard."""

@@ -1,0 +1,142 @@
+"""A Weights & Biases workspace that opens arranged for one study, saved by program. It needs a server.
+
+The workspace shows the runs of the study's group, wherever they came from: online, or `tune-lr sync` afterwards.
+"""
+
+from typing import Any
+
+from tune_lr.config.models import Config
+from tune_lr.errors import ResourceError, one_line
+from tune_lr.records.trial import BATCH_SIZE, OPTIMIZER, optimizer_prefix
+from tune_lr.show.charts import schedule_color
+from tune_lr.store.study_dir import StudyDir
+from tune_lr.tracking.tracking import check_server, default_entity, run_id, server_url, x_axis
+
+SAVED = "dashboard.json"  # in the study's wandb/: where the workspace is, so that it is saved again and not twice
+BEST = 3
+
+
+def save_dashboard(config: Config, directory: StudyDir, study_id: str) -> str:
+    """Saves the study's workspace, or saves it again; returns its address.
+
+    Raises InputError where there is no key or a wrong one, ResourceError where the server or the extra is missing.
+    """
+    try:
+        import wandb_workspaces.reports.v2 as panels
+        import wandb_workspaces.workspaces as ws
+    except ImportError:
+        raise ResourceError(
+            "dashboard: needs wandb-workspaces, which is not installed; pip install 'tune-lr[dashboard]'"
+        ) from None
+    check_server("dashboard", "and run this line again")
+    directory.wandb.mkdir(exist_ok=True)
+    try:
+        entity = config.wandb.entity or default_entity()
+        workspace = _reopened(ws, directory, entity, config.wandb.project)
+        workspace.name = f"tune-lr {directory.name}"
+        workspace.sections = _sections(ws, panels, config)
+        workspace.settings = ws.WorkspaceSettings(x_axis=x_axis(config), max_runs=100)
+        workspace.runset_settings = _runset(ws, config, directory, study_id)
+        workspace.save()
+    except Exception as error:  # wandb has many
+        what = f"{type(error).__name__}: {one_line(error)}"
+        raise ResourceError(f"dashboard: {server_url()} did not save it ({what}); run this line again") from None
+    directory.write_json(directory.wandb / SAVED, {"server": server_url(), "url": workspace.url})
+    return str(workspace.url)
+
+
+def _reopened(ws: Any, directory: StudyDir, entity: str, project: str) -> Any:
+    """The workspace that was saved before, where this server still has it; else a new one."""
+    try:
+        saved = directory.read_json(directory.wandb / SAVED)
+        if saved["server"] == server_url():
+            return ws.Workspace.from_url(saved["url"])
+    except (ResourceError, KeyError, ValueError, TypeError):  # there is none, or it was deleted
+        pass
+    return ws.Workspace(entity=entity, project=project)
+
+
+def _runset(ws: Any, config: Config, directory: StudyDir, study_id: str) -> Any:
+    """The study's runs, best first, each in the colour of its LR schedule."""
+    rows = directory.read_rows() if directory.trials_csv.exists() else []
+    metric = ws.Summary(config.metric.name)
+    return ws.RunsetSettings(
+        filters=ws.And(ws.Metric("Group") == directory.name),
+        order=[ws.Ordering(metric, ascending=config.metric.goal == "minimize")],
+        run_settings={
+            run_id(study_id, row.number): ws.RunSettings(color=schedule_color(row.lr_schedule)) for row in rows
+        },
+        pinned_columns=[
+            "run:displayName", "config:phase.value", "summary:state", "config:lr_schedule.value", "config:lr.value",
+            f"summary:{config.metric.name}", "summary:steps",
+        ],
+    )  # fmt: skip
+
+
+def _sections(ws: Any, wr: Any, config: Config) -> list[Any]:
+    """Sections from the answer to its reasons; the order of the runs makes the first three of them the best."""
+    metric, loss = config.metric.name, wr.SummaryMetric(config.metric.name)
+    shown = f"val/{metric.removeprefix('val_')}"
+    schedule, lr = wr.Config("lr_schedule"), wr.Config("lr")
+    columns = [wr.ParallelCoordinatesPlotColumn(schedule), wr.ParallelCoordinatesPlotColumn(lr, log=True)]
+    names = [f"{name}.{parameter}" for name, drawn in config.parameters.lr_schedule.items() for parameter in drawn]
+    optimizers = config.parameters.optimizer
+    names += [BATCH_SIZE] * bool(config.parameters.batch_size) + [f"{OPTIMIZER}name"] * (len(optimizers) > 1)
+    names += [f"{optimizer_prefix(name)}{argument}" for name, drawn in optimizers.items() for argument in drawn]
+    columns += [wr.ParallelCoordinatesPlotColumn(wr.Config(name)) for name in names]
+    columns.append(wr.ParallelCoordinatesPlotColumn(loss))
+    step, best = x_axis(config), {"max_runs_to_show": BEST, "smoothing_type": "none"}
+    wide = ws.SectionLayoutSettings(columns=3, rows=1)
+    return [
+        ws.Section(
+            name="Best three",
+            is_open=True,
+            layout_settings=wide,
+            panels=[
+                wr.LinePlot(title=f"{metric} of the best three", x=step, y=[shown], log_y=_log(config), **best),
+                wr.LinePlot(title="Training loss of the best three", x=step, y=["train/loss"], log_y=True, **best),
+                wr.LinePlot(title="Learning rate of the best three", x=step, y=["train/lr"], **best),
+            ],
+        ),
+        ws.Section(
+            name="LR range test",
+            is_open=True,
+            layout_settings=ws.SectionLayoutSettings(columns=2, rows=1),
+            panels=[
+                wr.LinePlot(title="Loss over the ramped LR", x="range/lr", y=["range/loss"], log_x=True),
+                wr.MediaBrowser(title="What was concluded", media_keys=["range_test"]),
+            ],
+        ),
+        ws.Section(
+            name="LR schedules compared",
+            is_open=True,
+            layout_settings=wide,
+            panels=[
+                wr.LinePlot(
+                    title=f"{metric} by LR schedule", x=step, y=[shown], log_y=_log(config), groupby=schedule,
+                    groupby_aggfunc="median", groupby_rangefunc="minmax",
+                ),
+                wr.LinePlot(title="Learning rate", x=step, y=["train/lr"]),
+                wr.ScatterPlot(title=f"{metric} over the learning rate", x=lr, y=loss, log_x=True, log_y=_log(config)),
+            ],
+        ),
+        ws.Section(
+            name="Parameters",
+            is_open=True,
+            layout_settings=ws.SectionLayoutSettings(columns=1, rows=1),
+            panels=[wr.ParallelCoordinatesPlot(title=f"Parameters and {metric}", columns=columns)],
+        ),
+        ws.Section(
+            name="Tables",
+            layout_settings=ws.SectionLayoutSettings(columns=2, rows=1),
+            panels=[
+                wr.WeavePanelSummaryTable(table_name="best_of_family"),
+                wr.WeavePanelSummaryTable(table_name="leaderboard"),
+            ],
+        ),
+    ]  # fmt: skip
+
+
+def _log(config: Config) -> bool:
+    """A loss is shown on a logarithmic axis, an accuracy is not."""
+    return config.metric.goal == "minimize"

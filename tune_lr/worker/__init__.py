@@ -1,0 +1,1 @@
+"""Trains, with torch and ColossalAI: what runs inside a worker process."""

@@ -1,0 +1,258 @@
+"""Everything that ColossalAI does here: joining the process group, and boosting a model by a plugin's name.
+
+Importing this module imports ColossalAI (seconds): only workers do.
+"""
+
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+from torch.distributed.fsdp import BackwardPrefetch, CPUOffload, MixedPrecision, ShardingStrategy
+from torch.optim import Optimizer
+from torch.utils._pytree import tree_map
+
+from tune_lr.config.plugins import DTYPES
+from tune_lr.errors import InputError, one_line
+from tune_lr.records.trial import Task
+from tune_lr.worker.compat.stand_ins import compiled_when_called, left_out
+from tune_lr.worker.exchange import exchange_in_memory
+from tune_lr.worker.optimizers import CUDA_ONLY
+
+# What warns are its own dependencies: nothing that a user can act on. What is left out it needs for LoRA, quantization
+# and 8-bit optimizers, what is compiled for FP8.
+with warnings.catch_warnings(), left_out("peft", "bitsandbytes"), compiled_when_called():
+    warnings.simplefilter("ignore")
+    import colossalai
+    from colossalai.accelerator import get_accelerator
+    from colossalai.booster import Booster
+    from colossalai.booster.mixed_precision.fp16_torch import TorchAMPOptimizer
+    from colossalai.booster.plugin import (
+        GeminiPlugin,
+        HybridParallelPlugin,
+        LowLevelZeroPlugin,
+        TorchDDPPlugin,
+        TorchFSDPPlugin,
+    )
+    from colossalai.booster.plugin.torch_ddp_plugin import TorchDDPModel
+    from colossalai.interface import ModelWrapper, OptimizerWrapper
+    from colossalai.kernel.extensions.base_extension import _Extension
+    from colossalai.logging import disable_existing_loggers
+    from colossalai.nn import optimizer as optimizers
+    from colossalai.shardformer.layer import FusedLinear1D_Row, GPT2FusedLinearConv1D_Row, Linear1D_Row
+    from colossalai.shardformer.layer.utils import SeqParallelUtils, is_share_sp_tp
+
+
+class CPUDDPPlugin(TorchDDPPlugin):  # type: ignore[misc]
+    """DDP that leaves BatchNorm as it is: ColossalAI's own always converts to SyncBatchNorm, which wants a GPU.
+
+    Each rank then normalises by its own part of the batch, as plain DDP does. Ranks of one machine exchange gradients
+    through its memory.
+    """
+
+    def configure(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer | None = None,
+        criterion: Any = None,
+        dataloader: Any = None,
+        lr_scheduler: Any = None,
+    ) -> tuple[Any, ...]:
+        wrapped = OptimizerWrapper(optimizer) if optimizer is not None else None
+        # What is no part of the model's state, the causal mask of a transformer say, is the same on all ranks.
+        state = model.state_dict()
+        self.ddp_kwargs["broadcast_buffers"] &= any(name in state for name, _ in model.named_buffers())
+        boosted = TorchDDPModel(model, **self.ddp_kwargs)
+        exchange_in_memory(boosted.module)
+        return boosted, wrapped, criterion, dataloader, lr_scheduler
+
+
+PLUGINS = {
+    "ddp": TorchDDPPlugin,
+    "low_level_zero": LowLevelZeroPlugin,
+    "gemini": GeminiPlugin,
+    "fsdp": TorchFSDPPlugin,
+    "hybrid_parallel": HybridParallelPlugin,
+}
+ABANDONED_S = 300.0  # all kernels of HybridAdam together took 103 and 138 s to build
+_DTYPES = dict(zip(DTYPES, (torch.float32, torch.bfloat16, torch.float16), strict=True))
+
+
+def launch(rank: int, world_size: int, host: str, port: int) -> None:
+    """Joins the process group (gloo on CPU, nccl on CUDA; ColossalAI decides by the accelerator)."""
+    colossalai.launch(rank=rank, world_size=world_size, host=host, port=port, verbose=False)
+    disable_existing_loggers()
+
+
+def device() -> torch.device:
+    return torch.device(get_accelerator().get_current_device())
+
+
+def optimizer_class(name: str) -> type[Optimizer]:
+    """One of ColossalAI's own optimizers, by the name of its class."""
+    if name in CUDA_ONLY:
+        forget_abandoned_build(Path(_Extension.get_jit_extension_folder_path()))
+    cls: type[Optimizer] = getattr(optimizers, name)
+    return cls
+
+
+def forget_abandoned_build(folder: Path) -> None:
+    """Removes the lock of a build of ColossalAI's kernels, in its folder, that was killed: torch would wait for it for
+    ever. A build that goes on, here or on another node with the same home, writes a file now and then."""
+    with suppress(FileNotFoundError):  # what a build makes and removes meanwhile
+        written = [file.stat().st_mtime for file in folder.glob("*")]
+        if written and time.time() - max(written) > ABANDONED_S:
+            (folder / "lock").unlink()
+
+
+def check_plugin(task: Task) -> None:
+    """Raises InputError where this machine cannot serve the plugin or the precision. After `launch`: plugins want a
+    process group."""
+    if task.plugin != "ddp" and not torch.cuda.is_available():  # each of them raised on a CPU with colossalai 0.5.0
+        raise InputError(f"scaling.plugin: {task.plugin!r} needs a GPU and this worker has none; on CPUs use 'ddp'")
+    if task.precision == "fp16" and not torch.cuda.is_available():
+        raise InputError("training.precision: fp16 needs a GPU and this worker has none; on CPUs use bf16 or fp32")
+    try:
+        _plugin(task)
+    except (AssertionError, TypeError, ValueError) as error:
+        what = f"ColossalAI's {PLUGINS[task.plugin].__name__} refuses them: {one_line(error)}"
+        raise InputError(f"scaling.plugin_args: {what} (got {dict(task.plugin_args)!r})") from None
+
+
+def _plugin(task: Task) -> Any:
+    """The plugin, with the precision and the clipping of the task put as each of them wants it."""
+    options = dict(task.plugin_args)
+    if "communication_dtype" in options:
+        options["communication_dtype"] = _DTYPES[options["communication_dtype"]]
+    if task.plugin == "ddp":
+        options = {"gradient_as_bucket_view": True, **options}  # saves a copy of the gradients
+        return (CPUDDPPlugin if device().type == "cpu" else TorchDDPPlugin)(**options)
+    if task.plugin == "fsdp":
+        return TorchFSDPPlugin(**_of_fsdp(options, _DTYPES[task.precision]))
+    if task.plugin == "low_level_zero" and task.precision == "fp16":
+        options.setdefault("initial_scale", 2.0**16)  # as torch's; from its own, 2**32, it skips 15 steps and more
+    if task.plugin == "gemini" and task.accumulate > 1:
+        options["enable_gradient_accumulation"] = True
+    if task.plugin == "hybrid_parallel":
+        options = {"tp_size": 1, "pp_size": 1, **options}
+        # With whole tensors it changes nothing but that ColossalAI's own forward takes the place of the model's.
+        options.setdefault("parallel_output", options["tp_size"] > 1)
+    return PLUGINS[task.plugin](precision=task.precision, max_norm=task.clip_norm or 0.0, **options)
+
+
+def _of_fsdp(options: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    """The options of FSDP that a YAML names, as the objects that they stand for."""
+    made: dict[str, Callable[[Any], Any]] = {
+        "sharding_strategy": lambda name: ShardingStrategy[name],
+        "backward_prefetch": lambda name: BackwardPrefetch[name],
+        "cpu_offload": lambda on: CPUOffload(offload_params=on),
+    }
+    options = {name: made[name](value) if name in made else value for name, value in options.items()}
+    if dtype is not torch.float32:
+        options["mixed_precision"] = MixedPrecision(param_dtype=dtype, reduce_dtype=dtype, buffer_dtype=dtype)
+    return options
+
+
+def share_biases(model: nn.Module) -> None:
+    """Has the gradients of biases that are added to a rank's part of the sequence summed over the ranks, as those of
+    norms are. colossalai 0.5.0 forgets them, and each rank's biases would go their own way."""
+    for module in model.modules():
+        if not isinstance(module, Linear1D_Row | GPT2FusedLinearConv1D_Row | FusedLinear1D_Row):
+            continue
+        if is_share_sp_tp(module.seq_parallel_mode) and module.bias is not None:
+            SeqParallelUtils.marked_as_sp_partial_derived_param(module.bias)
+
+
+class Boosted:
+    """A model and its optimizer under a ColossalAI plugin: forward, backward, update.
+
+    Raises InputError where the plugin refuses the model or the optimizer.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: Optimizer, task: Task) -> None:
+        self._task, self._plugin = task, _plugin(task)
+        self._booster = Booster(plugin=self._plugin)
+        if task.plugin not in ("ddp", "fsdp"):  # the others cut parameters as they lie in memory into flat parts
+            for parameter in model.parameters():
+                parameter.data = parameter.data.contiguous()
+        self.model: ModelWrapper
+        try:
+            self.model, self.optimizer, _, _, _ = self._booster.boost(model, optimizer)
+        except (AssertionError, NotImplementedError, TypeError, ValueError) as error:
+            if task.plugin == "ddp":
+                raise
+            what = f"{task.plugin!r} refuses this model or its optimizer: {one_line(error)}"
+            raise InputError(f"scaling.plugin: {what}") from None
+        if task.plugin == "hybrid_parallel":
+            share_biases(self.model)
+        # With ddp ranks hold whole models, and the precision is torch's autocast: ColossalAI's own bf16 is an abstract
+        # class, its fp16 leaves the criterion out. The other plugins hold parts of models, in that precision.
+        self.whole = task.plugin == "ddp"
+        self._autocast = self.whole and task.precision != "fp32"
+        self.scaler: GradScaler | None = None  # of fp16: finds the scale at which no gradient overflows
+        if self._autocast and task.precision == "fp16":
+            self.optimizer = TorchAMPOptimizer(self.optimizer.optim)
+            self.scaler = self.optimizer.scaler
+
+    def precision(self) -> AbstractContextManager[Any]:
+        """The model, the criterion and the metrics are computed in it."""
+        if not self._autocast:
+            return nullcontext()
+        return torch.autocast(device().type, _DTYPES[self._task.precision])
+
+    def in_fp32(self, outputs: Any) -> Any:
+        """A model's outputs, fit for a criterion: a loss of 8 bits could not be compared."""
+        if self.whole or self._task.precision == "fp32":
+            return outputs
+        return tree_map(lambda x: x.float() if isinstance(x, Tensor) and x.is_floating_point() else x, outputs)
+
+    def more_to_come(self) -> AbstractContextManager[Any]:
+        """For all but the last micro-batch: its gradients are added up, not yet exchanged, where the plugin can."""
+        zero2 = self._task.plugin_args.get("zero_stage") == 2
+        if zero2 or not self._plugin.support_no_sync():
+            return nullcontext()
+        context: AbstractContextManager[Any] = self._booster.no_sync(self.model, self.optimizer)
+        return context
+
+    def backward(self, loss: Tensor) -> None:
+        self._booster.backward(loss, self.optimizer)
+
+    def run_pipeline(self, batch: Any, criterion: Callable[[Any, Any], Tensor]) -> Tensor | None:
+        """Forward and backward of a batch through all stages; its loss on the last one, None on the others."""
+        result = self._booster.execute_pipeline(iter([batch]), self.model, criterion, self.optimizer)
+        loss: Tensor | None = result["loss"]
+        return loss
+
+    def look_through_pipeline(self, batch: Any, criterion: Callable[[Any, Any], Tensor]) -> None:
+        """Forward alone; `criterion` is called on the last stage, once a micro-batch. Under `torch.no_grad`."""
+        with self.model.no_sync():  # else it would add up gradients of shared parameters, and there are none
+            self._booster.execute_pipeline(iter([batch]), self.model, criterion)
+
+    def update(self) -> None:
+        """One optimizer step. The other plugins clip by themselves, in the step."""
+        clip = self._task.clip_norm
+        if clip is not None and self._task.plugin == "ddp":
+            self.optimizer.clip_grad_by_norm(clip)
+        elif clip is not None and self._task.plugin == "fsdp":
+            self.model.module.clip_grad_norm_(clip)  # FSDP's own: a rank sees only its part of the gradients
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    @property
+    def inner(self) -> nn.Module:
+        """The user's own module, without the wrapper: with ddp, evaluating it needs no communication."""
+        module: nn.Module = self.model.unwrap()
+        return module
+
+    def save(self, path: Path) -> None:
+        """Writes the whole model's weights, gathered from all ranks, each of which calls this."""
+        self._booster.save_model(self.model, str(path), shard=False, use_safetensors=True)
+
+    def load(self, path: Path) -> None:
+        """Reads what `save` wrote; each rank calls this."""
+        self._booster.load_model(self.model, str(path))

@@ -1,0 +1,1 @@
+"""One module for each dependency whose behaviour is mended here."""

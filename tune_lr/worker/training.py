@@ -1,0 +1,455 @@
+"""The one training loop. Range tests, searches and confirmations all go through it; only their LR differs."""
+
+import math
+import random
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.utils._pytree import tree_leaves
+from torch.utils.data import Dataset
+
+from tune_lr.lr.range_test import DivergenceDetector
+from tune_lr.lr.schedules import SCHEDULES, make_lr_schedule
+from tune_lr.records.trial import Report, Task, TrialSpec, equal_steps, steps_covered, whole_optimizer
+from tune_lr.worker.checkpoint import random_state, restore_optimizer, set_random_state
+from tune_lr.worker.checks import be_deterministic, global_batch_size, layout_of
+from tune_lr.worker.colossal import Boosted
+from tune_lr.worker.loading import Indices, batches
+from tune_lr.worker.optimizers import cycles_momentum, make_optimizer
+from tune_lr.workloads import Batch, Outputs, Workload, outputs_of, to_device
+
+# The losses of this many steps are read from the device, and reduced over ranks, in one go. A trial that diverges is
+# stopped at its step whenever that is read; no more than these steps are computed in vain.
+STEPS_PER_READ = 16
+# A training loss this many times its first value (or 1, where that is larger) has diverged, though still finite.
+EXPLODED = 1e3
+
+
+class Training:
+    """One trial on one rank. Every rank of the group makes the same calls and gets the same reports."""
+
+    def __init__(self, workload: Workload, task: Task, trial: TrialSpec, device: torch.device) -> None:
+        self._workload, self._task, self._trial, self._device = workload, task, trial, device
+        self._rank, self._world = dist.get_rank(), dist.get_world_size()
+        self._layout = layout_of(task)
+        self._data_rank = self._layout.data_rank(self._rank)
+        self._base = global_batch_size(workload, task)
+        self._batch_size = batch_size = trial.batch_size or self._base
+        be_deterministic(task.deterministic)
+        self.steps_per_epoch = len(workload.train_data) // batch_size  # type: ignore[arg-type]
+
+        seed_everything(trial.seed)  # alike on all ranks: the same initial weights
+        model = workload.model().to(device)
+        groups = _param_groups(workload, model, task.decay_norms_and_biases)
+        arguments = whole_optimizer({"name": task.optimizer, **task.optimizer_args}, trial.optimizer)
+        optimizer = make_optimizer(arguments.pop("name"), arguments, groups)
+        self._ratios = [group["lr"] for group in optimizer.param_groups]  # of a group's LR to the trial's
+        self._boosted = Boosted(model, optimizer, task)
+        # Apart from here on: each copy of the model draws its own dropout masks.
+        seed_everything(trial.seed + self._data_rank)
+
+        cycles = cycles_momentum(optimizer)
+        self._plateau = _plateau(trial)
+        self._lr, self._momentum = _lr_of_step(trial, self.steps_per_epoch, cycles, self._plateau)
+        self.facts = {
+            "batch_size": batch_size,
+            "steps_per_epoch": self.steps_per_epoch,
+            "optimizer": type(optimizer).__name__,
+            "cycles_momentum": cycles,
+            "metrics": [f"val_{name}" for name in ("loss", *workload.metrics)],
+            "device": device.type,
+        }
+        self._detector: DivergenceDetector | _Explosion = (
+            DivergenceDetector() if trial.phase == "range_test" else _Explosion()
+        )
+        self.step = 0
+        self._batches = self._train_batches()
+        self._kept, self._late = time.monotonic(), False  # when the last checkpoint was due; whether one is
+        self.progress = 0  # counts steps and batches of validation, for whoever watches that it grows
+
+    def run(self) -> Report:
+        """Trains up to the next report. At the trial's end the report says `over`. A checkpoint that is due between
+        validations has a report of its own."""
+        started = time.perf_counter()
+        until = self._next_report()
+        points: list[tuple[int, float, float]] = []
+        diverged = due = False
+        while self.step < until and not diverged and not due:
+            lrs, losses = self._train(min(STEPS_PER_READ, until - self.step, self._steps_to_checkpoint()))
+            first = self.step - len(lrs)
+            points += [(first + i + 1, lr, loss) for i, (lr, loss) in enumerate(zip(lrs, losses, strict=True))]
+            at = self._detector.update(losses)
+            if at is not None:
+                points = [point for point in points if point[0] <= at + 1]
+                self.step, diverged = at + 1, True
+            due = self._checkpoint_is_due()
+        metrics: Mapping[str, float] = {}
+        if not diverged and self.step == until and self._trial.phase != "range_test":
+            # What a verdict rests on is measured on all of the data.
+            items = None if self._trial.phase == "confirm" else self._task.val_items
+            metrics = self.evaluate(self._workload.val_data, "val", items)
+            diverged = not all(math.isfinite(metrics[name]) for name in ("val_loss", self._task.metric))
+            if self._plateau is not None and not diverged:
+                self._plateau.step(metrics[self._task.metric])  # the same on every rank
+        over = diverged or self.step >= self._trial.max_steps
+        if over:
+            self._batches.close()
+            if not diverged and self._trial.checkpoint:
+                self._save(Path(self._trial.checkpoint))
+        return Report(
+            step=self.step,
+            points=tuple(points),
+            metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
+            over=over,
+            diverged=diverged,
+            seconds=time.perf_counter() - started,
+            facts=self.facts,
+            checkpoint=due and not over,
+        )
+
+    def test(self) -> Report:
+        """Evaluates each of the trial's checkpoints on the test data, where the workload has any."""
+        started, values = time.perf_counter(), []
+        data = self._workload.test_data
+        for checkpoint in self._trial.checkpoints if data is not None else ():
+            assert data is not None
+            if self._boosted.whole:
+                self._boosted.inner.load_state_dict(load_file(Path(checkpoint) / MODEL_FILE))
+            else:
+                self._boosted.load(Path(checkpoint) / MODEL_FILE)
+            values.append(self.evaluate(data, "test"))
+        return Report(step=0, over=True, test_values=tuple(values), seconds=time.perf_counter() - started)
+
+    def state(self) -> dict[str, Any]:
+        """What the trial needs to go on from here as if it had never stopped, as far as this rank has to say it: rank 0
+        for all, each for its random numbers. The order of the data follows from the seed and the step."""
+        state: dict[str, Any] = {"random": random_state(self._device)}
+        if self._rank == 0:
+            state |= {
+                "step": self.step,
+                "model": self._boosted.inner.state_dict(),
+                "optimizer": self._boosted.optimizer.optim.state_dict(),
+                "detector": dict(vars(self._detector)),
+            }
+            if self._boosted.scaler is not None:
+                state["scaler"] = self._boosted.scaler.state_dict()
+            if self._plateau is not None:
+                state |= {"plateau": self._plateau.state_dict(), "lr": self._lr(self.step)}
+        return state
+
+    def restore(self, shared: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+        """Goes on from rank 0's state, and with the random numbers of this rank's own. To be called before `run`."""
+        self.step = shared["step"]
+        self._batches = self._train_batches()
+        self._boosted.inner.load_state_dict(shared["model"])
+        restore_optimizer(self._boosted.optimizer.optim, shared["optimizer"])
+        vars(self._detector).update(shared["detector"])
+        if self._boosted.scaler is not None:
+            self._boosted.scaler.load_state_dict(shared["scaler"])
+        if self._plateau is not None:
+            self._plateau.load_state_dict(shared["plateau"])
+            self._plateau.optimizer.param_groups[0]["lr"] = shared["lr"]
+        set_random_state(own["random"], self._device)
+
+    def _next_report(self) -> int:
+        """Its step: reports come where trials with other batch sizes have seen as many samples."""
+        every, sizes = self._task.report_every, (self._base, self._batch_size)
+        reports = steps_covered(self.step, *sizes) // every
+        return min(equal_steps((reports + 1) * every, *sizes), self._trial.max_steps)
+
+    def _steps_to_checkpoint(self) -> int:
+        plan = self._task.checkpoints
+        return plan.every_steps - self.step % plan.every_steps if plan and plan.every_steps else STEPS_PER_READ
+
+    def _checkpoint_is_due(self) -> bool:
+        """The same on all ranks."""
+        plan = self._task.checkpoints
+        if plan is None:
+            return False
+        due = self._late or (plan.every_steps is not None and self.step % plan.every_steps == 0)
+        if due:
+            self._kept = time.monotonic()
+        return due
+
+    def _clock_says(self) -> bool:
+        """Whether it is time for a checkpoint, by rank 0's clock."""
+        plan = self._task.checkpoints
+        if plan is None or plan.every_minutes is None or self._rank:
+            return False
+        return time.monotonic() - self._kept >= plan.every_minutes * 60
+
+    def _save(self, directory: Path) -> None:
+        """Writes the weights so that a reader sees the whole file or none."""
+        if self._boosted.whole:
+            if self._rank == 0:
+                save_model(self._boosted.inner, directory)
+            return
+        directory.mkdir(parents=True, exist_ok=True)
+        self._boosted.save(directory / f".{MODEL_FILE}")
+        dist.barrier()
+        if self._rank == 0:
+            (directory / f".{MODEL_FILE}").replace(directory / MODEL_FILE)
+
+    def _train(self, steps: int) -> tuple[list[float], list[float]]:
+        """Takes optimizer steps; returns each one's LR and training loss, reduced over ranks. The losses are read from
+        the device once, at the end, and whether rank 0's clock wants a checkpoint with them."""
+        boosted, take_step = self._boosted, self._pipeline_step if self._layout.pipeline > 1 else self._step
+        boosted.model.train()
+        lrs, losses = [], []
+        for _ in range(steps):
+            lrs.append(self._set_lr())
+            losses.append(take_step(list(islice(self._batches, self._task.accumulate))))
+            boosted.update()
+            self.step += 1
+            self.progress += 1
+        clock = torch.tensor([float(self._clock_says())], dtype=torch.float64).to(self._device, non_blocking=True)
+        reduced = torch.cat([torch.stack(losses).double(), clock])
+        if self._world > 1:
+            dist.all_reduce(reduced)
+            reduced /= self._world / self._layout.pipeline  # of a pipeline one stage has losses, the others zeros
+        *means, late = reduced.tolist()
+        self._late = late > 0
+        return lrs, means
+
+    def _step(self, parts: list[Batch]) -> Tensor:
+        """Forward and backward of one step's micro-batches; this rank's part of the loss."""
+        total: Tensor | None = None
+        alone = self._boosted.whole and self._world == 1  # there is nobody to exchange gradients with
+        for part, share in zip(parts, self._shares(parts), strict=True):
+            with self._boosted.more_to_come() if alone or part is not parts[-1] else nullcontext():
+                batch = to_device(part, self._device)
+                with self._boosted.precision():
+                    loss = self._workload.criterion(self._outputs(self._boosted.model, batch), batch)
+                if share is not None:
+                    loss = loss * share
+                self._boosted.backward(loss)
+            total = loss.detach() if total is None else total + loss.detach()
+        assert total is not None
+        return total
+
+    def _shares(self, parts: list[Batch]) -> Sequence[Tensor | float | None]:
+        """What the mean over each micro-batch counts in the step's loss, of which the plugin takes the mean over ranks;
+        None stands for 1."""
+        weigh = self._workload.batch_weight
+        if weigh is None or (self._world == 1 and len(parts) == 1):
+            return [None if len(parts) == 1 else 1 / len(parts)] * len(parts)
+        weights = torch.tensor([float(weigh(part)) for part in parts]).to(self._device, non_blocking=True)
+        total = weights.sum()
+        if self._world > 1:
+            dist.all_reduce(total)
+        return list(weights * (self._world / total))
+
+    def _pipeline_step(self, parts: list[Batch]) -> Tensor:
+        """As `_step`, through all stages. The last one has the loss, the others report 0."""
+        batch, weigh = to_device(parts[0], self._device), self._workload.batch_weight
+        own = self._shares(parts)[0]
+        whole = weigh(batch) if weigh else 0.0
+
+        def criterion(outputs: Outputs, micro: Batch) -> Tensor:
+            loss = self._workload.criterion(self._boosted.in_fp32(outputs), micro)
+            if weigh is None or own is None:
+                return loss
+            # The pipeline takes the mean over micro-batches; a share of the tokens is made up for here.
+            return loss * own * (weigh(micro) * (_items(batch) / _items(micro)) / whole)
+
+        loss = self._boosted.run_pipeline(batch, criterion)
+        return torch.zeros((), device=self._device) if loss is None else loss.detach()
+
+    def _outputs(self, model: nn.Module, batch: Batch) -> Outputs:
+        return self._boosted.in_fp32(outputs_of(self._workload, model, batch))
+
+    def _set_lr(self) -> float:
+        lr, momentum = self._lr(self.step), self._momentum(self.step)
+        for group, ratio in zip(self._boosted.optimizer.param_groups, self._ratios, strict=True):
+            group["lr"] = lr * ratio
+            if momentum is not None and "betas" in group:
+                group["betas"] = (momentum, *group["betas"][1:])
+            elif momentum is not None:
+                group["momentum"] = momentum
+        return lr
+
+    def evaluate(self, data: Dataset[Any], prefix: str, items: int | None = None) -> dict[str, float]:
+        """Means over all of `data`, or over `items` of it that lie evenly apart, the same ones each time; each item
+        counts once whatever the number of ranks: "val_loss", "val_accuracy"."""
+        workload, boosted, copies = self._workload, self._boosted, self._layout.data
+        count = len(data)  # type: ignore[arg-type]
+        global_batch = self._batch_size
+        chosen: Sequence[int] = range(count)
+        if items is not None and items < count:
+            chosen = [i * count // items for i in range(items)]
+        if self._layout.pipeline > 1:  # which takes batches of one size only
+            chosen = chosen[: max(1, len(chosen) // global_batch) * global_batch]
+        size = max(1, global_batch // copies)
+        share = chosen[self._data_rank :: copies]
+        parts = [share[start : start + size] for start in range(0, len(share), size)]
+        if not boosted.whole:  # ranks must make the same calls: one that has no items left looks at the first again
+            parts += [chosen[:0]] * (-(-len(chosen[::copies]) // size) - len(parts))
+        measures = {"loss": workload.criterion, **workload.metrics}
+        sums = torch.zeros(len(measures), dtype=torch.float64, device=self._device)
+        total = 0.0
+        model = boosted.inner if boosted.whole else boosted.model
+        model.eval()
+        loaded = self._load(data, [(i, part or chosen[:1]) for i, part in enumerate(parts)], prefix)
+        with torch.inference_mode() if boosted.whole else torch.no_grad(), boosted.precision():
+            for part, batch in zip(parts, loaded, strict=True):
+                weight = float(workload.batch_weight(batch) if workload.batch_weight else len(part))
+                on_device = to_device(batch, self._device)
+                if self._layout.pipeline > 1:
+                    values, weight = self._measured_in_pipeline(on_device, measures)
+                else:
+                    outputs = self._outputs(model, on_device)
+                    values = torch.stack([one(outputs, on_device).double() * weight for one in measures.values()])
+                if part:
+                    sums += values
+                    total += weight
+                self.progress += 1
+        reduced = torch.cat([sums, torch.tensor([total], dtype=torch.float64).to(self._device, non_blocking=True)])
+        if self._world > 1:
+            dist.all_reduce(reduced)
+        means = (reduced[:-1] / reduced[-1]).tolist()
+        return {f"{prefix}_{name}": mean for name, mean in zip(measures, means, strict=True)}
+
+    def _measured_in_pipeline(self, batch: Batch, measures: Mapping[str, Any]) -> tuple[Tensor, float]:
+        """The sum of each measure over a batch, and the batch's weight. The last stage has them, the others zeros."""
+        weigh = self._workload.batch_weight or _items
+        sums, total = torch.zeros(len(measures), dtype=torch.float64, device=self._device), 0.0
+
+        def measure(outputs: Outputs, micro: Batch) -> Tensor:
+            nonlocal total
+            weight, outputs = float(weigh(micro)), self._boosted.in_fp32(outputs)
+            sums.add_(torch.stack([one(outputs, micro).double() * weight for one in measures.values()]))
+            total += weight
+            return torch.zeros((), device=self._device)
+
+        self._boosted.look_through_pipeline(batch, measure)
+        return sums, total
+
+    def _train_batches(self) -> Generator[Batch, None, None]:
+        """This rank's micro-batches, from the present step to the trial's end."""
+        data, seed = self._workload.train_data, self._trial.seed
+        # It does not know of `self`: the processes that load end with the last reference to this training.
+        order = _micro_batches(
+            items=len(data),  # type: ignore[arg-type]
+            batch_size=self._batch_size,
+            copies=self._layout.data,
+            copy=self._data_rank,
+            parts=self._task.accumulate,
+            seed=seed,
+            steps=range(self.step, self._trial.max_steps),
+        )
+        return self._load(data, order, f"train {seed}")
+
+    def _load(
+        self, data: Dataset[Any], order: Iterable[tuple[int, Indices]], seed: str
+    ) -> Generator[Batch, None, None]:
+        pin = self._device.type == "cuda"
+        return batches(self._workload, data, order, seed, self._task.loader_workers, pin)
+
+
+MODEL_FILE = "model.safetensors"
+
+
+def save_model(model: nn.Module, directory: Path) -> None:
+    """Writes the weights so that a reader sees the whole file or none."""
+    directory.mkdir(parents=True, exist_ok=True)
+    temporary = directory / f".{MODEL_FILE}"
+    # A copy of each: the format refuses tied weights, which share their memory.
+    tensors = {
+        name: tensor.detach().clone(memory_format=torch.contiguous_format)
+        for name, tensor in model.state_dict().items()
+    }
+    save_file(tensors, temporary)
+    temporary.replace(directory / MODEL_FILE)
+
+
+def seed_everything(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+class _Explosion:
+    """Whether a training loss is beyond hope: not finite, or `EXPLODED` times where it began."""
+
+    def __init__(self) -> None:
+        self._seen, self._limit = 0, math.inf
+
+    def update(self, losses: Sequence[float]) -> int | None:
+        for loss in losses:
+            if self._seen == 0:
+                self._limit = EXPLODED * max(1.0, abs(loss))
+            if not math.isfinite(loss) or loss > self._limit:
+                return self._seen
+            self._seen += 1
+        return None
+
+
+def _lr_of_step(
+    trial: TrialSpec, steps_per_epoch: int, cycles: bool, plateau: ReduceLROnPlateau | None
+) -> tuple[Callable[[int], float], Callable[[int], float | None]]:
+    if trial.ramp:
+        return trial.ramp.lr, lambda step: None
+    if plateau is not None:
+        return lambda step: float(plateau.optimizer.param_groups[0]["lr"]), lambda step: None
+    schedule = make_lr_schedule(trial.lr_schedule, trial.parameters, trial.max_steps, steps_per_epoch=steps_per_epoch)
+    return lambda step: schedule.lr(trial.lr, step), schedule.momentum if cycles else lambda step: None
+
+
+def _plateau(trial: TrialSpec) -> ReduceLROnPlateau | None:
+    """torch's class on an optimizer of its own, whose LR is the trial's; None where the LR is a function of the step.
+
+    It is made anew with the trial: one that is trained again from its start sees the same validations, and falls alike.
+    """
+    if trial.ramp or not SCHEDULES[trial.lr_schedule].by_metric:
+        return None
+    schedule = make_lr_schedule(trial.lr_schedule, trial.parameters, trial.max_steps)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=trial.lr)
+    return ReduceLROnPlateau(optimizer, **schedule.arguments(trial.lr))
+
+
+def _micro_batches(
+    *, items: int, batch_size: int, copies: int, copy: int, parts: int, seed: int, steps: range
+) -> Iterator[tuple[int, Indices]]:
+    """For each of `steps` the micro-batches of one copy of the model: their places among those of all copies, and their
+    items. The order of the data is drawn anew each epoch from the seed."""
+    generator = torch.Generator().manual_seed(seed)
+    steps_per_epoch = items // batch_size
+    own = slice(copy * batch_size // copies, (copy + 1) * batch_size // copies)
+    for epoch in range(steps.stop // steps_per_epoch + 1):
+        order = torch.randperm(items, generator=generator)
+        for step in range(max(steps.start, epoch * steps_per_epoch), min(steps.stop, (epoch + 1) * steps_per_epoch)):
+            first = (step - epoch * steps_per_epoch) * batch_size
+            for part, indices in enumerate(order[first : first + batch_size][own].chunk(parts)):
+                yield (step * parts + part) * copies + copy, indices
+
+
+def _items(batch: Batch) -> float:
+    """How many items a batch holds: the first length of its first tensor."""
+    return float(next(len(value) for value in tree_leaves(batch) if isinstance(value, Tensor) and value.dim()))
+
+
+def _param_groups(workload: Workload, model: nn.Module, decay_all: bool) -> list[dict[str, Any]]:
+    """The optimizer's groups; "lr" is a ratio here, 1 where the workload names none."""
+    groups = workload.param_groups(model) if workload.param_groups else [{"params": model.parameters()}]
+    groups = [{"lr": 1.0, **group, "params": list(group["params"])} for group in groups]
+    if decay_all:
+        return groups
+    return [
+        {**group, "params": params, **settings}
+        for group in groups
+        for params, settings in (
+            ([parameter for parameter in group["params"] if parameter.dim() > 1], {}),
+            ([parameter for parameter in group["params"] if parameter.dim() <= 1], {"weight_decay": 0.0}),
+        )
+        if params
+    ]
