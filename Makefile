@@ -5,6 +5,7 @@
 # make gpu-smoke  the tests that need GPUs; writes gpu-smoke.md, a table of what ran
 # make netns    a study over two hosts, made of network namespaces (Linux, root)
 # make landscapes  goes on with the benchmarks' ground truth, at idle priority; stop it at any moment
+# make longrun    the same for trainings of up to 10,240 steps
 # make faults   brings about every fault that a study must survive, into docs/reliability.md; ROWS="4 15" for some
 # make audit    known vulnerabilities of what is installed, but for the exceptions in audit-exceptions.txt
 # make lock     resolves requirements.lock anew from pyproject.toml
@@ -17,7 +18,7 @@ SPACE ?= lenet5_mnist
 # modules anew, 10 s of its start.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: search test test-all check lock format bench landscapes netns gpu-smoke faults faults-sample audit
+.PHONY: search test test-all check lock format bench landscapes longrun netns gpu-smoke faults faults-sample audit
 
 search: .venv/installed
 	$(BIN)/tune-lr search $(SPACE)
@@ -46,6 +47,10 @@ bench: .venv/installed
 # What the LR schedules reach at every LR, on small workloads: benchmarks/landscapes/*.csv and *.npz.
 landscapes: .venv/installed
 	nice -n 19 $(BIN)/python benchmarks/landscapes/generate.py
+
+# The same for long trainings: benchmarks/longrun/*.npz.
+longrun: .venv/installed
+	PYTHONPATH=benchmarks nice -n 19 $(BIN)/python -m longrun.generate
 
 # A study with each of ColossalAI's plugins on one, two and four GPUs; those that are missing are skipped.
 gpu-smoke: .venv/installed

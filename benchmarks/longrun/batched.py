@@ -1,0 +1,195 @@
+"""Trains many small models of one kind side by side, as one program: each has a peak LR and an LR schedule of its own.
+
+| symbol | meaning | unit | shape |
+|---|---|---|---|
+| lrs | the LR of every row at every step | | (rows, steps) |
+| weights | the weights of every row, one after another | | (rows, weights) |
+| losses | the training loss of every row at a step | loss | (rows,) |
+
+All rows begin with the same weights and see the same batches: those of one seed. Two things save time and change
+nothing. Rows whose LRs agree up to some step are one training up to there: only the first of them is trained, and the
+others are copied from it where they part. A row that has diverged is trained no further.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from longrun.workloads import Work
+
+Array = NDArray[np.float64]
+
+# A training has diverged once the loss of a batch is so many times that of the first, or is not finite.
+DIVERGED = 1000.0
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What the rows reached at each point of their way; both of shape (rows, points + 1).
+
+    `val_loss` is before the first step and after each part of the way; `train_loss` is the loss of the first batch, and
+    then the mean over the batches of each part. They are inf from the point on at which a row had diverged.
+    """
+
+    val_loss: Array
+    train_loss: Array
+
+
+def train_rows(work: Work, seed: int, lrs: Array, points: int) -> Curves:
+    """Train a model with each row of `lrs`, and validate before the first step and at `points` equal parts of the way.
+
+    Raises ValueError where there are fewer steps than points.
+    """
+    steps = lrs.shape[1]
+    if steps < points:
+        raise ValueError(f"too few steps for {points} validations (got {steps})")
+    ends = [round(point * steps / points) for point in range(points + 1)]
+    parents, forks = trunks(lrs)
+    lr_of_step = torch.tensor(lrs.T, dtype=torch.float32).contiguous()
+    rows = _Rows.first(work, seed, np.flatnonzero(parents < 0), points)
+    curves = Curves(*(np.full((len(lrs), points + 1), np.inf) for _ in range(2)))
+    batches = work.data.batches(seed)
+    for step in range(steps):
+        if step in ends:
+            rows.end_part(ends.index(step), step)
+        for row in np.flatnonzero(forks == step):
+            _copy_row(curves, int(parents[row]), int(row))
+        rows.fork(parents, forks, step)
+        if len(rows.numbers) == 0:
+            continue
+        losses = rows.step(lr_of_step[step][rows.numbers], *next(batches))
+        if step == 0:
+            rows.train_loss[:, 0] = losses
+            limit = DIVERGED * losses[0].abs()
+        alive = losses <= limit  # NaN is not
+        if not alive.all():
+            _write(curves, rows, ~alive)
+            rows.keep(alive)
+    rows.end_part(points, steps)
+    _write(curves, rows, torch.ones(len(rows.numbers), dtype=torch.bool))
+    return curves
+
+
+def trunks(lrs: Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Find for every row the earlier row that it agrees with for the most steps, and the first step where they part.
+
+    Both are -1 for a row that agrees with none at its first step; a row that agrees with another one everywhere parts
+    from it at the last step. Shapes (rows,).
+    """
+    parents = np.full(len(lrs), -1)
+    forks = np.full(len(lrs), -1)
+    for row in range(1, len(lrs)):
+        same = np.flatnonzero(lrs[:row, 0] == lrs[row, 0])
+        if len(same):
+            differs = lrs[same] != lrs[row]
+            parts = np.where(differs.any(axis=1), differs.argmax(axis=1), lrs.shape[1] - 1)
+            parents[row], forks[row] = same[parts.argmax()], parts.max()
+    return parents, forks
+
+
+def _copy_row(curves: Curves, source: int, target: int) -> None:
+    """A row that parts from one that has diverged before has diverged with it."""
+    curves.val_loss[target] = curves.val_loss[source]
+    curves.train_loss[target] = curves.train_loss[source]
+
+
+def _write(curves: Curves, rows: "_Rows", which: Tensor) -> None:
+    numbers = rows.numbers[which].numpy()
+    curves.val_loss[numbers] = rows.val_loss[which].double().numpy()
+    curves.train_loss[numbers] = rows.train_loss[which].double().numpy()
+
+
+class _Rows:
+    """The rows that are being trained: their weights, the optimizer's state and the losses so far."""
+
+    def __init__(self, work: Work, model: nn.Module, numbers: Tensor, weights: Tensor, points: int) -> None:
+        self.work = work
+        self.shapes: Mapping[str, torch.Size] = {name: p.shape for name, p in model.named_parameters()}
+        self.model = model
+        self.numbers = numbers
+        self.weights = weights
+        self.state = [torch.zeros_like(weights) for _ in range(1 if work.optimizer == "sgd" else 2)]
+        self.val_loss = torch.full((len(numbers), points + 1), torch.inf)
+        self.train_loss = torch.full((len(numbers), points + 1), torch.inf)
+        self.sums = torch.zeros(len(numbers), dtype=torch.float64)  # of the training losses in this part
+        self.part_begins = 0
+        self.steps = 0
+
+    @classmethod
+    def first(cls, work: Work, seed: int, numbers: NDArray[np.int64], points: int) -> "_Rows":
+        torch.manual_seed(seed)
+        model = work.model()
+        with torch.no_grad():
+            weights = torch.cat([p.flatten() for p in model.parameters()]).repeat(len(numbers), 1)
+        return cls(work, model, torch.from_numpy(numbers), weights, points)
+
+    def losses(self, weights: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+        def loss(row: Tensor) -> Tensor:
+            pieces = row.split([shape.numel() for shape in self.shapes.values()])
+            named = {name: piece.view(shape) for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)}
+            return self.work.loss(functional_call(self.model, named, (inputs,)), targets)
+
+        losses: Tensor = vmap(loss)(weights)
+        return losses
+
+    def step(self, lrs: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+        weights = self.weights.requires_grad_()
+        losses = self.losses(weights, inputs, targets)
+        (gradients,) = torch.autograd.grad(losses.sum(), weights)
+        self.weights = weights.detach()
+        self.steps += 1
+        update = self._sgd if self.work.optimizer == "sgd" else self._adam
+        update(gradients, lrs.unsqueeze(1))
+        self.sums += losses.detach()
+        return losses.detach()
+
+    def _sgd(self, gradients: Tensor, lrs: Tensor) -> None:
+        """As torch.optim.SGD with momentum, without dampening."""
+        (velocity,) = self.state
+        velocity.mul_(self.work.arguments["momentum"]).add_(gradients)
+        self.weights.addcmul_(velocity, lrs, value=-1)
+
+    def _adam(self, gradients: Tensor, lrs: Tensor) -> None:
+        """As torch.optim.AdamW; with a weight decay of 0 it is torch.optim.Adam."""
+        mean, square = self.state
+        beta1, beta2 = self.work.arguments.get("betas", (0.9, 0.999))
+        decay = self.work.arguments.get("weight_decay", 0.0)
+        if decay:
+            self.weights.mul_(1 - lrs * decay)
+        mean.lerp_(gradients, 1 - beta1)
+        square.mul_(beta2).addcmul_(gradients, gradients, value=1 - beta2)
+        scale = square.sqrt().div_((1 - beta2**self.steps) ** 0.5).add_(1e-8)
+        self.weights.addcmul_(mean.div(scale), lrs / (1 - beta1**self.steps), value=-1)
+
+    def end_part(self, point: int, step: int) -> None:
+        """Validate, and take the mean of the training losses since the last time."""
+        with torch.no_grad():
+            parts = [self.losses(self.weights, *batch) for batch in self.work.data.val_batches()]
+        # NaN would mean that nothing was trained.
+        self.val_loss[:, point] = torch.stack(parts).mean(0).nan_to_num(nan=torch.inf, posinf=torch.inf)
+        if point:
+            self.train_loss[:, point] = (self.sums / (step - self.part_begins)).float()
+        self.sums.zero_()
+        self.part_begins = step
+
+    def fork(self, parents: NDArray[np.int64], forks: NDArray[np.int64], step: int) -> None:
+        """Add the rows that part from another one before this step."""
+        new = np.flatnonzero(forks == step)
+        place = {int(number): i for i, number in enumerate(self.numbers)}
+        new = np.array([row for row in new if int(parents[row]) in place], dtype=np.int64)
+        if len(new):
+            self._index(torch.tensor([*range(len(self.numbers)), *(place[int(parents[row])] for row in new)]))
+            self.numbers = torch.cat([self.numbers[: -len(new)], torch.from_numpy(new)])
+
+    def keep(self, which: Tensor) -> None:
+        self._index(which.nonzero().squeeze(1))
+
+    def _index(self, index: Tensor) -> None:
+        for name in ("numbers", "weights", "val_loss", "train_loss", "sums"):
+            setattr(self, name, getattr(self, name)[index])
+        self.state = [tensor[index] for tensor in self.state]

@@ -1,0 +1,232 @@
+"""Makes the ground truth of long trainings: what every LR schedule reaches at every LR, on small workloads of many
+kinds and at four lengths, each of which is four times the one before.
+
+    PYTHONPATH=benchmarks .venv/bin/python -m longrun.generate [--minutes 60] [--only digits_mlp_adamw ...] [--verify]
+
+Per workload, `NAME.npz` has the validation loss and the smoothed training loss of every training at each tenth of its
+way, and `NAME.ramps.npz` the training losses of LR range tests of 300 and of 1,000 steps; `landscape.py` reads both.
+
+The trainings of one length and one seed run side by side, as one program on one thread (`batched.py`). `--verify`
+compares some of them with an ordinary training loop and writes nothing. The LRs come from `tune_lr.lr.schedules` (those
+of wsd from `landscape.lr_curve`), the optimizers of the ordinary loop from `tune_lr.worker.optimizers`.
+
+At the two shortest lengths all LRs from 1e-5 to 10 are trained. At the others it is a window of nine LRs around the
+best of the length before, for each LR schedule by itself. Where fewer than MARGIN LRs were trained on one side of the
+best, more are trained there.
+
+It goes on where it was stopped, at any moment; only what was running side by side begins anew. To change a workload,
+delete its files.
+"""
+
+import argparse
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.optim.lr_scheduler import LambdaLR
+
+from longrun.batched import train_rows
+from longrun.landscape import (
+    FOLDER,
+    IN_VIEW,
+    JUDGES,
+    LENGTHS,
+    LRS,
+    POINTS,
+    RAMP_SEEDS,
+    RAMPS,
+    SCHEDULES,
+    Array,
+    Landscape,
+    lr_curve,
+)
+from longrun.workloads import BY_NAME, Work
+from tune_lr.worker.optimizers import make_optimizer
+
+UP_TO = int(np.searchsorted(LRS, 11))  # the shortest lengths are trained at these LRs, below 11
+BELOW, ABOVE = 5, 3  # LRs of the window below and above the best of the length before: the best falls with the length
+MARGIN = 2  # LRs that are to be trained on each side of the best
+VERIFIED = {"sgd": 0.03, "adam": 0.01, "adamw": 0.01}  # the highest LR that `verify` looks at
+MORE = 2  # LRs that are added where they are missing
+
+
+class Trainings:
+    """The trainings of one workload that are there; each change is written at once."""
+
+    def __init__(self, work: Work, folder: Path = FOLDER) -> None:
+        self.work = work
+        self.path = folder / f"{work.name}.npz"
+        shape = (len(SCHEDULES), len(LENGTHS), len(LRS), work.seeds, POINTS + 1)
+        self.val_loss, self.train_loss = (np.full(shape, np.nan, dtype=np.float32) for _ in range(2))
+        if self.path.exists():
+            with np.load(self.path) as file:
+                self.val_loss, self.train_loss = file["val_loss"], file["train_loss"]
+
+    def landscape(self) -> Landscape:
+        """Return the trainings as the reader has them."""
+        steps = {length: length * self.work.steps for length in LENGTHS}
+        return Landscape(self.work.name, steps, LRS, self.val_loss.astype(float), self.train_loss.astype(float))
+
+    def missing(self, length: int, seed: int) -> NDArray[np.bool_]:
+        """Say which trainings are wanted and not there; shape (schedules, LRs)."""
+        wanted = np.stack([self._wanted(schedule, length) for schedule in SCHEDULES])
+        return wanted & np.isnan(self.val_loss[:, LENGTHS.index(length), :, seed, 0])
+
+    def _wanted(self, schedule: str, length: int) -> NDArray[np.bool_]:
+        """Which LRs of a schedule are to be trained, as far as what is there tells; shape (LRs,)."""
+        landscape, numbers = self.landscape(), np.arange(len(LRS))
+        place = LENGTHS.index(length)
+        there = ~np.isnan(landscape.val_loss[SCHEDULES.index(schedule), place, :, :, 0])
+        if not there.any():
+            if place < 2:
+                return numbers < UP_TO
+            _, losses = landscape.means(schedule, LENGTHS[place - 1])
+            best = landscape.trained(schedule, LENGTHS[place - 1])[losses.argmin()]
+            return (best - BELOW <= numbers) & (numbers <= best + ABOVE)
+        if (there.any(axis=1) != there.all(axis=1)).any():  # of some seeds only
+            return there.any(axis=1)
+        trained = landscape.trained(schedule, length)
+        best = trained[landscape.means(schedule, length)[1].argmin()]
+        low = trained[0] - (MORE if best - trained[0] < MARGIN else 0)
+        high = trained[-1] + (MORE if trained[-1] - best < MARGIN else 0)
+        return (low <= numbers) & (numbers <= high)
+
+    def train(self, length: int, seed: int) -> bool:
+        """Train what is missing of a length and a seed, side by side, and say whether anything was."""
+        missing = self.missing(length, seed)
+        if not missing.any():
+            return False
+        began = time.monotonic()
+        cells = [(schedule, lr) for schedule, row in enumerate(missing) for lr in np.flatnonzero(row)]
+        steps = length * self.work.steps
+        shapes = [lr_curve(schedule, steps) for schedule in SCHEDULES]
+        curves = train_rows(self.work, seed, np.stack([LRS[lr] * shapes[schedule] for schedule, lr in cells]), POINTS)
+        for (schedule, lr), val_loss, train_loss in zip(cells, curves.val_loss, curves.train_loss, strict=True):
+            self.val_loss[schedule, LENGTHS.index(length), lr, seed] = val_loss
+            self.train_loss[schedule, LENGTHS.index(length), lr, seed] = train_loss
+        self.write()
+        print(f"{self.work.name} x{length} seed {seed}: {len(cells)} trainings of {steps} steps, "
+              f"{time.monotonic() - began:.0f} s", flush=True)  # fmt: skip
+        return True
+
+    def write(self) -> None:
+        steps = np.array([length * self.work.steps for length in LENGTHS])
+        arrays = {"lrs": LRS, "steps": steps, "val_loss": self.val_loss, "train_loss": self.train_loss}
+        write(self.path, arrays)
+
+
+def write(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write a file of arrays so that a kill leaves the old one or the new one."""
+    with open(f"{path}.new", "wb") as file:
+        np.savez_compressed(file, **arrays)
+    os.replace(f"{path}.new", path)
+
+
+# --- the ordinary loop
+
+
+def train_ordinarily(work: Work, seed: int, lrs: Array, points: int = 0) -> tuple[list[float], list[float]]:
+    """Train one model with the LR of each step, by torch's optimizer and its LambdaLR.
+
+    Returns the training loss of every step, up to the first that is not finite, and the validation losses before the
+    first step and at `points` equal parts of the way.
+    """
+    torch.manual_seed(seed)
+    model = work.model()
+    optimizer = make_optimizer(work.optimizer, work.arguments, [{"params": model.parameters()}])
+    scheduler = LambdaLR(optimizer, lambda step: float(lrs[min(step, len(lrs) - 1)]))
+    validations = {round(point * len(lrs) / points) for point in range(points + 1)} if points else set()
+    losses: list[float] = []
+    val_losses: list[float] = []
+
+    def validate() -> None:
+        with torch.no_grad():
+            parts = [float(work.loss(model(inputs), targets)) for inputs, targets in work.data.val_batches()]
+        val_losses.append(float(np.mean(parts)))
+
+    for step, (inputs, targets) in zip(range(len(lrs)), work.data.batches(seed), strict=False):
+        if step in validations:
+            validate()
+        loss = work.loss(model(inputs), targets)
+        losses.append(float(loss))
+        if not math.isfinite(losses[-1]):
+            break
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        scheduler.step()
+    if points:
+        validate()
+    return losses, val_losses
+
+
+def run_ramps(work: Work) -> None:
+    """Run the LR range tests of a workload, unless they are there."""
+    path = FOLDER / f"{work.name}.ramps.npz"
+    if path.exists():
+        return
+    rows = {name: np.full((len(RAMP_SEEDS), len(lrs)), np.nan, dtype=np.float32) for name, lrs in RAMPS.items()}
+    for name, lrs in RAMPS.items():
+        for row, seed in enumerate(RAMP_SEEDS):
+            losses, _ = train_ordinarily(work, seed, lrs)
+            if not math.isfinite(losses[-1]):
+                losses.pop()
+            rows[name][row, : len(losses)] = losses
+    write(path, rows)
+
+
+def verify(work: Work) -> float:
+    """Compare trainings that ran side by side with the ordinary loop, and print the differences.
+
+    Returns the largest relative difference of two final validation losses. Trainings far above the best LR are left
+    out: there rounding grows until the two have nothing in common but their start.
+    """
+    steps = work.steps
+    shapes = {schedule: lr_curve(schedule, steps) for schedule in SCHEDULES}
+    peaks = [lr for lr in LRS[::3] if lr <= VERIFIED[work.optimizer]][-3:]
+    cells = [(schedule, lr) for schedule in SCHEDULES for lr in peaks]
+    curves = train_rows(work, 0, np.stack([lr * shapes[schedule] for schedule, lr in cells]), POINTS)
+    largest = 0.0
+    for (schedule, lr), batched in zip(cells, curves.val_loss, strict=True):
+        _, ordinary = train_ordinarily(work, 0, lr * shapes[schedule], POINTS)
+        difference = abs(batched[-1] / ordinary[-1] - 1)
+        print(f"{work.name} {schedule} lr {lr:.4g}: side by side {batched[-1]:.6f}, ordinary {ordinary[-1]:.6f}, "
+              f"relative difference {difference:.1e}")  # fmt: skip
+        largest = max(largest, difference)
+    return largest
+
+
+def generate(work: Work, ends: float) -> None:
+    """Train what is missing of a workload until that time."""
+    trainings = Trainings(work)
+    run_ramps(work)
+    for length in LENGTHS:
+        # The window may grow after a round.
+        while any([time.monotonic() < ends and trainings.train(length, seed) for seed in range(work.seeds)]):
+            pass
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin nothing new after so many minutes")
+    parser.add_argument("--only", nargs="+", choices=list(BY_NAME), default=[*IN_VIEW, *JUDGES], metavar="NAME")
+    parser.add_argument("--verify", action="store_true", help="compare with an ordinary training loop; write nothing")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    ends = time.monotonic() + 60 * options.minutes
+    for name in options.only:
+        if options.verify:
+            print(f"{name}: {verify(BY_NAME[name]):.1e} at most")
+        else:
+            generate(BY_NAME[name], ends)
+
+
+if __name__ == "__main__":
+    main()
