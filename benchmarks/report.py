@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from tune_lr.show.charts import SCHEDULES
-from tune_lr.store.study_dir import CURVE_COLUMNS, RANGE_CURVE_COLUMNS, StudyDir, TrialRow
+from tune_lr.records.looks import SCHEDULES
+from tune_lr.records.row import TrialRow
+from tune_lr.store.study_dir import CURVE_COLUMNS, RANGE_CURVE_COLUMNS, StudyDir
 
 REPORTS = 20  # validations of a full trial
 RAMPS, FINALISTS, SEEDS, FIXED_OF_EACH = 3, 3, 3, 2

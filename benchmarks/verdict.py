@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landscapes.landscape import load, load_ramps, names
-from tune_lr.store.study_dir import TrialRow
-from tune_lr.study.verdict import choose_finalists, judge, rank_search
+from tune_lr.records.row import TrialRow, rank_search
+from tune_lr.study.verdict import choose_finalists, judge
 
 Array = NDArray[np.float64]
 SEEDS, MAX_SEEDS = 3, 6

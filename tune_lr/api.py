@@ -14,17 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tune_lr.config.models import Config, find_space, load_config, parse_config
-from tune_lr.config.plan import PHASES
 from tune_lr.errors import InputError, Interrupted, NoAnswerError, TuneLRError
 from tune_lr.lr.range_test import LRBounds
-from tune_lr.records.trial import BATCH_SIZE, OPTIMIZER, split_parameters, whole_optimizer
-from tune_lr.store.study_dir import StudyDir, TrialRow, check_study_name
+from tune_lr.records.parameters import BATCH_SIZE, OPTIMIZER, split_parameters, whole_optimizer
+from tune_lr.records.phases import PHASES
+from tune_lr.records.row import TrialRow
+from tune_lr.store.study_dir import StudyDir, check_study_name
 
 if TYPE_CHECKING:
     from pandas import DataFrame
     from rich.console import Console
 
-    from tune_lr.run import Outcome
+    from tune_lr.records.outcome import Outcome
     from tune_lr.study.study import Study
     from tune_lr.tracking.tracking import Mode
 
@@ -207,7 +208,7 @@ def run(
                 on_cluster=progress.cluster_joined if progress else None,
             )
         if tracker is not None:
-            tracker.study_ended(outcome.study.rows())
+            tracker.study_ended(outcome.rows)
     finally:
         if tracker is not None:
             tracker.close()

@@ -9,34 +9,26 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
 from typing import Any
 
 from tune_lr.config.models import Config, Distribution, parse_config
-from tune_lr.config.plan import PHASES, Hardware
+from tune_lr.config.plan import Hardware
 from tune_lr.errors import Interrupted, NoAnswerError
+from tune_lr.records.answer import Answer
+from tune_lr.records.observer import Observer
+from tune_lr.records.outcome import Outcome, Spending, Widening
+from tune_lr.records.phases import PHASES
 from tune_lr.records.trial import CheckpointPlan, Task
 from tune_lr.store.study_dir import StudyDir
-from tune_lr.study.answer import best_of
-from tune_lr.study.study import Observer, Study
+from tune_lr.study.answer import answer_of
+from tune_lr.study.study import Study
 
 PACKAGES = ("tune-lr", "ray", "optuna", "colossalai", "torch", "torchvision", "wandb", "numpy")
 # How often a driver looks whether somebody wants it to stop.
 STOP_POLL_S = 1.0
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a study has come to. `best` is what stands in best.yaml; None where `no_answer` says why there is none."""
-
-    directory: StudyDir
-    study: Study
-    best: dict[str, Any] | None
-    no_answer: str
-    failed: int  # trials that failed for good
 
 
 def create(config: Config, directory: StudyDir, python_path: Sequence[str], phases: Sequence[str] = PHASES) -> None:
@@ -106,22 +98,48 @@ def report(directory: StudyDir) -> Outcome:
 
 
 def finish(study: Study) -> Outcome:
-    """Judges what there is and writes the derived files."""
-    from tune_lr.show.report import write_report  # now, not before the workers start: matplotlib takes a second
+    """Judge what there is, write the derived files and return the outcome."""
+    from tune_lr.show.report import write_report  # here, since matplotlib takes a second that workers need not wait for
 
     directory, rows = study.directory, study.rows()
     directory.write_rows(rows)
     if study.widened:
         directory.write_json(directory.widened_json, study.widened)
-    best, no_answer = None, ""
+    answer, no_answer = None, ""
     try:
-        best = best_of(study)
-        directory.write_yaml(directory.best_yaml, best)
+        answer = answer_of(study)
+        directory.write_yaml(directory.best_yaml, answer.to_dict())
     except NoAnswerError as error:
         no_answer = str(error)
         directory.best_yaml.unlink(missing_ok=True)
     write_report(directory)
-    return Outcome(directory, study, best, no_answer, failed=sum(row.state == "failed" for row in rows))
+    return _outcome(study, answer, no_answer)
+
+
+def _outcome(study: Study, answer: Answer | None, no_answer: str) -> Outcome:
+    wider, metric = study.widened, study.config.metric
+    return Outcome(
+        root=study.directory.root,
+        rows=tuple(study.rows()),
+        bounds={str(combination): bounds for combination, bounds in study.all_bounds.items()},
+        widening=None if wider is None else _widening(wider),
+        metric=metric.name,
+        goal=metric.goal,
+        answer=answer,
+        no_answer=no_answer,
+        spending=Spending(
+            steps=study.steps_by_phase(),
+            full_trainings=round(study.full_trainings(), 1),
+            saved=study.steps_saved(),
+            elapsed_s=study.elapsed(),
+            budget=study.config.budget,
+        ),
+    )
+
+
+def _widening(record: Mapping[str, Any]) -> Widening:
+    low, high = record["from"]
+    return Widening(record["low"], record["high"], (low, high), record["after"], record["trial"], record["lr"])
 
 
 def make_task(config: Config, python_path: Sequence[str] = (), checkpoints: CheckpointPlan | None = None) -> Task:

@@ -209,9 +209,9 @@ def test_a_group_spans_two_nodes_and_slots_follow_nodes_that_join_and_leave(
     assert sorted(map(len, homes.values())) == [1, 2]  # one slot on the node that joined, one across both others
     assert slots == [1, 2, 1]
     assert re.search(r"trial [01]: its slot was lost; it runs again", "\n".join(recorder.notices))
-    rows = outcome.study.rows()
+    rows = outcome.rows
     assert [(row.number, row.state) for row in rows] == [(number, "complete") for number in range(4 + 2)]
-    assert outcome.best is not None
+    assert outcome.answer is not None
 
 
 # --- a Ray job --------------------------------------------------------------------------------------------------------

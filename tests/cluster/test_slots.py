@@ -31,7 +31,7 @@ def test_four_slots_on_two_nodes_stay_warm_through_all_phases(tmp_path: Path) ->
         outcome = run_study(tmp_path / "study", space, recorder, address=cluster.address)
     finally:
         cluster.shutdown()
-    rows = outcome.study.rows()
+    rows = outcome.rows
     assert [row.number for row in rows] == list(range(len(rows)))
     assert len(rows) == 4 + 24 + 4
     assert not recorder.notices
@@ -94,7 +94,7 @@ def test_a_slot_whose_own_actor_dies_is_replaced_and_its_trial_runs_again(tmp_pa
 
     recorder = Recorder(harm)
     outcome = run_study(tmp_path / "study", toy(scaling={"max_concurrent": 1}), recorder)
-    rows = outcome.study.rows()
+    rows = outcome.rows
     assert killed and any("slot was lost" in notice for notice in recorder.notices)
     assert [row.number for row in rows] == list(range(len(rows)))
     assert sum(row.phase == "search" for row in rows) == 8
@@ -109,5 +109,5 @@ def test_code_that_raises_once_is_run_again_and_code_that_always_raises_fails_it
     assert (tmp_path / "seen").exists() and outcome.failed == 0
     always = toy(workload_args={"fail": "always"}, num_trials=1, parameters=lr, scaling={"max_concurrent": 1})
     outcome = run_study(tmp_path / "always", always)
-    assert outcome.failed == 1 and outcome.best is None
-    assert "the user's own code is broken" in outcome.study.rows()[0].reason
+    assert outcome.failed == 1 and outcome.answer is None
+    assert "the user's own code is broken" in outcome.rows[0].reason

@@ -25,6 +25,7 @@ from tune_lr.config.plugins import (
 )
 from tune_lr.errors import InputError
 from tune_lr.run import make_task as task_of
+from tune_lr.store.study_dir import StudyDir
 from two_ranks import make_task
 
 # --- against ColossalAI's signatures ----------------------------------------------------------------------------------
@@ -259,6 +260,6 @@ def test_cold_workers_give_the_curves_of_warm_ones(tmp_path: Path) -> None:
         outcome = run_study(tmp_path / f"{cold}", {**study, "pruner": {"name": "none"}}, recorder)
         assert outcome.failed == 0
         assert len(recorder.workers) == (3 if cold else 1)
-        seen.append(curves(outcome.directory, range(3)))
+        seen.append(curves(StudyDir(outcome.root), range(3)))
     assert seen[0] == seen[1]
     assert len({*seen[0]}) == 3

@@ -17,7 +17,8 @@ import psutil
 import yaml
 
 from studies import ray_node, tune_lr
-from tune_lr.store.study_dir import StudyDir, TrialRow
+from tune_lr.records.row import TrialRow
+from tune_lr.store.study_dir import StudyDir
 
 CANARY = "ca0a71" * 6 + "5eed"  # a key of 40 characters, which must stand in no file
 HERE = Path(__file__).parent

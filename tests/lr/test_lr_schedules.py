@@ -25,7 +25,7 @@ from tune_lr.lr.schedules import (
     curve,
     make_lr_schedule,
 )
-from tune_lr.show.charts import schedule_color
+from tune_lr.records.looks import schedule_color
 
 # torch's SequentialLR steps its schedulers in a way that torch has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:The epoch parameter in `scheduler.step:UserWarning")

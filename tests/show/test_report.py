@@ -19,11 +19,13 @@ from simulated import SMALL, execute
 from tune_lr.cli.main import main
 from tune_lr.config.models import parse_config
 from tune_lr.lr import schedules as lr_schedules
+from tune_lr.records.looks import SCHEDULES, schedule_color, schedule_style, told_apart
+from tune_lr.records.row import TrialRow
 from tune_lr.run import create
 from tune_lr.show import charts as plots
-from tune_lr.show.charts import SCHEDULES, Axis, number_text, schedule_color, schedule_style, thin, told_apart
+from tune_lr.show.charts import Axis, number_text, thin
 from tune_lr.show.report import importances, write_report
-from tune_lr.store.study_dir import StudyDir, TrialRow
+from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.study import Study
 
 

@@ -12,9 +12,9 @@ from tune_lr.config.models import Config, load_config
 from tune_lr.config.plan import Hardware, Plan, plan
 from tune_lr.lr.range_test import LRBounds, Ramp
 from tune_lr.lr.schedules import SCHEDULES
+from tune_lr.records.row import TrialRow
 from tune_lr.records.trial import Report, TrialSpec
 from tune_lr.show.terminal import Progress, show_plan, show_schedule, sparkline
-from tune_lr.store.study_dir import TrialRow
 
 STEPS = 100
 SETTINGS = ["num_trials=48", "range_test.replicates=3", "sampler.name=tpe", "pruner={}"]

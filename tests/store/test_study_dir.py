@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tune_lr.errors import InputError, ResourceError
-from tune_lr.store.study_dir import FORMAT_VERSION, StudyDir, TrialRow, check_study_name
+from tune_lr.records.row import TrialRow
+from tune_lr.store.study_dir import FORMAT_VERSION, StudyDir, check_study_name
 
 FULL_ROW = TrialRow(
     number=12,

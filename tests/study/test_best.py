@@ -18,7 +18,7 @@ from tune_lr.lr.schedules import SCHEDULES, make_lr_schedule
 from tune_lr.records.trial import Report, TrialSpec
 from tune_lr.run import create
 from tune_lr.store.study_dir import StudyDir
-from tune_lr.study.answer import best_of
+from tune_lr.study.answer import answer_of
 from tune_lr.study.study import Study
 
 STEPS = 124  # four epochs of the simulated workload
@@ -63,7 +63,7 @@ def test_what_was_searched_of_the_optimizer_is_part_of_the_answer(tmp_path: Path
     create(config, directory, [])
     study = Study(config, directory)
     execute(study)
-    best = best_of(study)
+    best = answer_of(study).to_dict()
     rows = {row.number: row for row in study.rows()}
     assert len({row.parameters["optimizer.weight_decay"] for row in rows.values() if row.phase == "search"}) == 5
     won = {name: rows[best["trial"]].parameters[f"optimizer.{name}"] for name in searched}
@@ -122,7 +122,7 @@ def test_the_code_gives_the_lr_and_momentum_of_every_step(tmp_path: Path, name: 
         num_trials=1, max_steps=STEPS, report_every=62, pruner={"name": "none"}, confirm={"top": 0, "seeds": 1},
         parameters={"lr": {"min": 0.01, "max": 1.0}, "lr_schedule": {"choices": {name: SPACES[name]}}},
     )  # fmt: skip
-    study.directory.write_yaml(study.directory.best_yaml, best_of(study))
+    study.directory.write_yaml(study.directory.best_yaml, answer_of(study).to_dict())
     best = study.directory.read_yaml(study.directory.best_yaml)
     schedule = make_lr_schedule(name, best["parameters"], STEPS, steps_per_epoch=FACTS["steps_per_epoch"])
     built, scheduler = run(best["code"])
@@ -148,7 +148,7 @@ def test_the_code_gives_the_lr_and_momentum_of_every_step(tmp_path: Path, name: 
 
 def test_the_figures_are_those_of_the_verdict(tmp_path: Path) -> None:
     study = finished(tmp_path / "s")
-    best, verdict = best_of(study), study.verdict()
+    best, verdict = answer_of(study).to_dict(), study.verdict()
     winner, second = verdict.finalists
     assert (best["lr_schedule"], best["lr"], best["trial"]) == (winner.lr_schedule, winner.lr, winner.trial)
     assert best["mean"] == fmean(winner.values) and best["interval"] == list(winner.interval or ())
@@ -167,7 +167,7 @@ def test_the_figures_are_those_of_the_verdict(tmp_path: Path) -> None:
 
 def test_every_lr_schedule_has_its_best_trial(tmp_path: Path) -> None:
     study = finished(tmp_path / "s", num_trials=12)
-    families, rows = best_of(study)["families"], [row for row in study.rows() if row.phase == "search"]
+    families, rows = answer_of(study).to_dict()["families"], [row for row in study.rows() if row.phase == "search"]
     assert [one["value"] for one in families] == sorted(one["value"] for one in families)
     for one in families:
         own = [row for row in rows if row.lr_schedule == one["lr_schedule"]]
@@ -178,7 +178,7 @@ def test_every_lr_schedule_has_its_best_trial(tmp_path: Path) -> None:
 
 def test_the_steps_are_counted_by_phase(tmp_path: Path) -> None:
     study = finished(tmp_path / "s", parameters=config_of().to_dict()["parameters"])
-    steps = best_of(study)["steps"]
+    steps = answer_of(study).to_dict()["steps"]
     by_phase = {
         phase: sum(row.steps for row in study.rows() if row.phase == phase)
         for phase in ("range_test", "search", "confirm")
@@ -188,7 +188,7 @@ def test_the_steps_are_counted_by_phase(tmp_path: Path) -> None:
 
 
 def test_the_test_figures_are_means_over_the_winners_seeds(tmp_path: Path) -> None:
-    assert best_of(finished(tmp_path / "s"))["test"] == pytest.approx({"loss": 1.0, "accuracy": 0.85})
+    assert answer_of(finished(tmp_path / "s")).to_dict()["test"] == pytest.approx({"loss": 1.0, "accuracy": 0.85})
 
 
 def test_without_test_data_there_are_no_test_figures(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_without_test_data_there_are_no_test_figures(tmp_path: Path) -> None:
 
     study = finished(tmp_path / "s", untested)
     assert study.test_result is not None and study.test_result["values"] == []
-    assert best_of(study)["test"] is None
+    assert answer_of(study).to_dict()["test"] is None
 
 
 def test_test_figures_of_a_former_winner_are_not_the_new_ones(tmp_path: Path) -> None:
@@ -209,16 +209,16 @@ def test_test_figures_of_a_former_winner_are_not_the_new_ones(tmp_path: Path) ->
     study = open_study(tmp_path / "s", config_of(parameters=FIXED_LR, num_trials=6))
     reports = len(execute(study, train=better, reports=12))  # the new trial and its two confirmations
     assert reports == 12 and study.verdict().winner.trial == 9
-    assert study.test_result is not None and best_of(study)["test"] is None
+    assert study.test_result is not None and answer_of(study).to_dict()["test"] is None
 
 
 def test_a_single_finalist_has_no_runner_up(tmp_path: Path) -> None:
-    best = best_of(finished(tmp_path / "s", confirm={"top": 1, "seeds": 2}))
+    best = answer_of(finished(tmp_path / "s", confirm={"top": 1, "seeds": 2})).to_dict()
     assert best["runner_up"] is None and len(best["finalists"]) == 1 and "no other finalist" in best["verdict"]
 
 
 def test_without_confirmation_the_searchs_best_stands_with_one_seed(tmp_path: Path) -> None:
-    best = best_of(finished(tmp_path / "s", confirm={"top": 0, "seeds": 1}))
+    best = answer_of(finished(tmp_path / "s", confirm={"top": 0, "seeds": 1})).to_dict()
     assert (best["interval"], best["runner_up"], best["test"]) == (None, None, None)
     assert best["seeds"] == [7] and best["confirm_trials"] == [] and "nothing was confirmed" in best["verdict"]
 
@@ -226,12 +226,12 @@ def test_without_confirmation_the_searchs_best_stands_with_one_seed(tmp_path: Pa
 def test_without_a_completed_trial_there_is_no_best(tmp_path: Path) -> None:
     study = finished(tmp_path / "s", lambda spec, config: ends_at_once(diverged=True))
     with pytest.raises(NoAnswerError):
-        best_of(study)
+        answer_of(study).to_dict()
 
 
 def test_best_yaml_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     study = finished(tmp_path / "s", sampler={"name": "tpe"})
-    best = best_of(study)
+    best = answer_of(study).to_dict()
     study.directory.write_yaml(study.directory.best_yaml, best)
     assert study.directory.read_yaml(study.directory.best_yaml) == best
     assert "code: |\n" in study.directory.best_yaml.read_text()
@@ -239,4 +239,4 @@ def test_best_yaml_is_read_back_as_it_was_written(tmp_path: Path) -> None:
 
 def test_a_study_that_is_opened_again_gives_the_same_best(tmp_path: Path) -> None:
     study = finished(tmp_path / "s")
-    assert best_of(open_study(tmp_path / "s", study.config, resume=False)) == best_of(study)
+    assert answer_of(open_study(tmp_path / "s", study.config, resume=False)).to_dict() == answer_of(study).to_dict()

@@ -22,11 +22,13 @@ from tune_lr.config.models import Combination, Config, parse_config
 from tune_lr.config.plan import plan
 from tune_lr.errors import InputError, NoAnswerError
 from tune_lr.lr.range_test import find_lr_bounds
-from tune_lr.records.trial import Report, TrialSpec, equal_steps, steps_covered
-from tune_lr.run import Outcome, create, finish, make_task
+from tune_lr.records.row import TrialRow
+from tune_lr.records.steps import equal_steps, steps_covered
+from tune_lr.records.trial import Report, TrialSpec
+from tune_lr.run import create, finish, make_task
 from tune_lr.show.terminal import show_outcome, show_plan
-from tune_lr.store.study_dir import StudyDir, TrialRow
-from tune_lr.study.answer import best_of
+from tune_lr.store.study_dir import StudyDir
+from tune_lr.study.answer import answer_of
 from tune_lr.study.status import read_status
 from tune_lr.study.study import Study
 from tune_lr.tracking.tracking import curve_rows, report_rows, run_name, x_axis
@@ -271,7 +273,7 @@ def test_the_answer_has_its_batch_size_its_steps_and_its_whole_optimizer(tmp_pat
     create(both(optimizer={"name": "sgd", "nesterov": True, "momentum": 0.9}), directory, [])
     study = Study(both(optimizer={"name": "sgd", "nesterov": True, "momentum": 0.9}), directory)
     execute(study, train=with_adamw_and_256)
-    best = best_of(study)
+    best = answer_of(study).to_dict()
     decay = best["parameters"]["optimizer.adamw.weight_decay"]
     assert best["optimizer"] == {"name": "adamw", "weight_decay": decay} and 1e-4 <= decay <= 1e-2
     assert (best["batch_size"], best["parameters"]["batch_size"], best["max_steps"]) == (256, 256, 4)
@@ -360,7 +362,7 @@ def test_what_is_derived_tells_combinations_apart(tmp_path: Path) -> None:
     status = read_status(study.directory)
     assert status.steps == sum(row.steps for row in rows) and status.steps_to_come == 0
     shown = StringIO()
-    show_outcome(Console(file=shown, width=200), Outcome(study.directory, study, best_of(study), "", 0))
+    show_outcome(Console(file=shown, width=200), finish(study))
     assert f"{study.all_bounds[Combination(64, 'adamw')].high:.3g}   adamw, batch 64" in shown.getvalue()
 
 

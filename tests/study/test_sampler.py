@@ -28,6 +28,7 @@ from simulated import (
     train,
 )
 from tune_lr.config.models import Config
+from tune_lr.records.row import rank_search
 from tune_lr.records.trial import Report, TrialSpec
 from tune_lr.study.sampler import BEST, LATEST, LRSampler, Placement, Point, believed, expected_improvement, quality
 from tune_lr.study.search_space import (
@@ -41,7 +42,6 @@ from tune_lr.study.search_space import (
     lr_curve,
     suggested_lr,
 )
-from tune_lr.study.verdict import rank_search
 
 SIX = {name: {} for name in ("constant", "step", "exponential", "cosine", "onecycle", "cyclic")}
 WIDE = {"lr": {"min": 1e-5, "max": 10.0}, "lr_schedule": {"choices": SIX}}

@@ -17,8 +17,9 @@ from tune_lr import run as search
 from tune_lr.cli.main import main
 from tune_lr.config.models import parse_config
 from tune_lr.errors import ResourceError
+from tune_lr.records.status import PhaseStatus
 from tune_lr.store.study_dir import StudyDir
-from tune_lr.study.status import PhaseStatus, read_status, stop
+from tune_lr.study.status import read_status, stop
 from tune_lr.study.study import Study
 
 
@@ -87,18 +88,18 @@ def test_a_finished_study_says_what_it_has_come_to(directory: StudyDir, capsys: 
     execute(study)
     assert read_status(directory).state == "stopped"  # its report is not written yet
     outcome = search.finish(study)
-    assert outcome.best is not None
+    assert outcome.answer is not None
     before = contents(directory)
     assert main(["status", str(directory.root), "--json"]) == 0
     status = json.loads(capsys.readouterr().out)
     assert (status["state"], status["phase"], status["running"]) == ("finished", "finish", [])
-    assert status["verdict"] == outcome.best["verdict"]
-    assert status["leader"]["trial"] == outcome.best["trial"]
-    assert status["leader"]["value"] == outcome.best["mean"]
+    assert status["verdict"] == outcome.answer.verdict
+    assert status["leader"]["trial"] == outcome.answer.winner.trial
+    assert status["leader"]["value"] == outcome.answer.winner.mean
     assert status["steps"] == sum(row.steps for row in study.rows()) and status["steps_to_come"] == 0
     assert main(["status", str(directory.root)]) == 0
     shown = capsys.readouterr().out
-    assert shown.startswith("study: finished\n") and outcome.best["lr_schedule"] in shown
+    assert shown.startswith("study: finished\n") and outcome.answer.winner.lr_schedule in shown
     assert contents(directory) == before
 
 

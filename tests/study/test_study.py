@@ -35,11 +35,13 @@ from simulated import (
     train,
 )
 from tune_lr.config.models import Config
-from tune_lr.config.plan import PHASES, plan
+from tune_lr.config.plan import plan
 from tune_lr.errors import InputError, NoAnswerError, ResourceError
 from tune_lr.lr.range_test import LRBounds, Ramp
+from tune_lr.records.phases import PHASES
+from tune_lr.records.row import TrialRow
 from tune_lr.records.trial import Report, TrialSpec
-from tune_lr.store.study_dir import StudyDir, TrialRow
+from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.study import CONFIRM_SEEDS, PENALTY, TEST, Study, extended_ramp
 
 NO_CONFIRMATION = {"top": 0, "seeds": 1}

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tune_lr.errors import NoAnswerError
-from tune_lr.store.study_dir import TrialRow
-from tune_lr.study.verdict import choose_finalists, judge, mean_interval, rank_search
+from tune_lr.records.row import TrialRow, rank_search
+from tune_lr.study.verdict import choose_finalists, judge, mean_interval
 
 METRIC, GOAL = "val_loss", "minimize"
 # Student's t, 97.5 %, with 1 and 2 degrees of freedom, from a printed table

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tune_lr.store.study_dir import CURVE_COLUMNS, RANGE_CURVE_COLUMNS, StudyDir, TrialRow
+from tune_lr.records.row import TrialRow
+from tune_lr.store.study_dir import CURVE_COLUMNS, RANGE_CURVE_COLUMNS, StudyDir
 
 STEPS, REPORT_EVERY = 310, 31
 

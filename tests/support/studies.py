@@ -16,8 +16,10 @@ import optuna
 from paths import SUPPORT
 from tune_lr import run as search
 from tune_lr.config.models import parse_config
+from tune_lr.records.outcome import Outcome
+from tune_lr.records.row import TrialRow
 from tune_lr.records.trial import Report, TrialSpec
-from tune_lr.store.study_dir import StudyDir, TrialRow
+from tune_lr.store.study_dir import StudyDir
 
 TOY: dict[str, Any] = {
     "workload": "toy:regression",
@@ -62,6 +64,11 @@ class Recorder:
         self.notices.append(text)
 
     @property
+    def device(self) -> str:
+        """Where the trials were trained, as their workers say: "cuda" or "cpu"."""
+        return next(str(report.facts["device"]) for _, report in self.reports if report.facts)
+
+    @property
     def workers(self) -> set[str]:
         return {report.worker for _, report in self.reports}
 
@@ -72,7 +79,7 @@ def toy(**changes: Any) -> dict[str, Any]:
 
 def run_study(
     root: Path, space: Mapping[str, Any], recorder: Recorder | None = None, address: str | None = None
-) -> search.Outcome:
+) -> Outcome:
     """Makes a study in `root` and runs it in this process."""
     config, directory = parse_config(space), StudyDir(root)
     search.create(config, directory, [str(SUPPORT)])

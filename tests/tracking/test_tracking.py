@@ -11,8 +11,9 @@ import pytest
 from tune_lr.config.models import Config, parse_config
 from tune_lr.errors import InputError
 from tune_lr.lr.range_test import LRBounds, Ramp
+from tune_lr.records.row import TrialRow
 from tune_lr.records.trial import Report, TrialSpec
-from tune_lr.store.study_dir import StudyDir, TrialRow
+from tune_lr.store.study_dir import StudyDir
 from tune_lr.tracking.tracking import (
     CLOSE_TIMEOUT_S,
     MAX_POINTS,

@@ -24,9 +24,10 @@ import simulated
 from tune_lr.cli.main import main
 from tune_lr.config.models import Config
 from tune_lr.errors import InputError, ResourceError
-from tune_lr.show.charts import schedule_color
-from tune_lr.store.study_dir import StudyDir, TrialRow
-from tune_lr.study.answer import best_of
+from tune_lr.records.looks import schedule_color
+from tune_lr.records.row import TrialRow
+from tune_lr.store.study_dir import StudyDir
+from tune_lr.study.answer import answer_of
 from tune_lr.tracking import tracking
 from tune_lr.tracking.tracking import WandbProcess, WandbTracker, check_server, choose_mode, sync
 from wandb_files import read_runs
@@ -100,7 +101,7 @@ def run(root: Path, config: Config, mode: tracking.Mode) -> tuple[StudyDir, list
     study = simulated.open_study(root, config, observers=[tracker])
     simulated.execute(study, slots=2)
     directory.write_rows(study.rows())
-    directory.write_yaml(directory.best_yaml, best_of(study))
+    directory.write_yaml(directory.best_yaml, answer_of(study).to_dict())
     directory.report_html.write_text("<!doctype html>")
     Image.new("RGB", (3, 2)).save(directory.range_test_png)
     tracker.study_ended(study.rows())

@@ -510,7 +510,7 @@ def test_a_killed_worker_a_full_gpu_and_slow_steps(tmp_path: Path) -> None:
     harm = Harm(1, StudyDir(tmp_path / "study"))
     recorder = Recorder(harm)
     outcome = run_study(tmp_path / "study", space, recorder)
-    full, whole = outcome.study.rows()
+    full, whole = outcome.rows
     assert (full.state, full.reason) == ("failed", "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.")
     assert (whole.state, harm.found) == ("complete", ["step-000030"])
     # The slow intervals were not taken for a hang, and the full GPU was not tried again.
@@ -518,7 +518,7 @@ def test_a_killed_worker_a_full_gpu_and_slow_steps(tmp_path: Path) -> None:
     assert len(recorder.workers) == 2 + 1
     # Each new worker has tried one batch first; the third step of all failed.
     assert len(log.read_text().splitlines()) == 3 + (1 + 60) + (1 + 50)
-    assert_as_if_never_stopped(outcome.directory, 1, space)
+    assert_as_if_never_stopped(StudyDir(outcome.root), 1, space)
 
 
 @pytest.mark.long
@@ -542,4 +542,4 @@ def test_a_node_that_does_not_see_the_study_has_its_checkpoints_on_the_drivers(t
         cluster.shutdown()
     assert harm.found == ["step-000030"]
     assert len(log.read_text().splitlines()) == (1 + 60) + (1 + 50)
-    assert_as_if_never_stopped(outcome.directory, 0, space)
+    assert_as_if_never_stopped(StudyDir(outcome.root), 0, space)

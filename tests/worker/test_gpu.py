@@ -89,9 +89,9 @@ def test_a_study_runs_with_every_plugin(
     recorder = Recorder()
     outcome = run_study(tmp_path / "study", space, recorder)
     assert outcome.failed == 0
-    assert outcome.best is not None
-    assert outcome.best["test"]
-    assert outcome.study.facts["device"] == "cuda"
+    assert outcome.answer is not None
+    assert outcome.answer.test
+    assert recorder.device == "cuda"
     assert not recorder.notices
 
 
@@ -107,7 +107,7 @@ def test_ramps_and_pruned_trials_on_a_warm_gpu(tmp_path: Path, record_property: 
     one_gpu("ddp, range test and pruning", record_property)
     recorder = Recorder()
     outcome = run_study(tmp_path / "study", toy(scaling={"gpus_per_worker": 1, "max_concurrent": 1}), recorder)
-    assert outcome.best is not None and outcome.failed == 0
+    assert outcome.answer is not None and outcome.failed == 0
     assert len(recorder.workers) == 1
 
 
@@ -121,7 +121,7 @@ def test_four_trials_share_a_gpu(tmp_path: Path, record_property: Callable[[str,
     scaling = {"gpus_per_worker": 0.25, "max_concurrent": 4}
     outcome = run_study(tmp_path / "study", toy(num_trials=8, parameters=FEW, scaling=scaling), recorder)
     assert outcome.failed == 0
-    assert outcome.study.facts["device"] == "cuda"
+    assert recorder.device == "cuda"
     assert len(recorder.workers) == 4
 
 
@@ -133,9 +133,10 @@ def test_a_study_without_gpus_trains_on_the_cpus_of_a_machine_with_gpus(
     one_gpu("none used, though there", record_property)
     scaling = {"workers_per_trial": 2, "max_concurrent": 1}
     space = toy(num_trials=1, parameters=FEW, confirm={"top": 0, "seeds": 1}, scaling=scaling)
-    outcome = run_study(tmp_path / "study", space)
+    recorder = Recorder()
+    outcome = run_study(tmp_path / "study", space, recorder)
     assert outcome.failed == 0
-    assert outcome.study.facts["device"] == "cpu"
+    assert recorder.device == "cpu"
 
 
 @pytest.mark.gpu

@@ -14,12 +14,13 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from simulated import FACTS, FIXED_LR, config_of, execute, open_study, train
 from toy import regression
+from tune_lr.config.optimizers import COLOSSALAI, CUDA_ONLY, REFUSED, range_test_caveat
 from tune_lr.errors import InputError
 from tune_lr.records.trial import TrialSpec
 from tune_lr.run import make_task
-from tune_lr.study.answer import best_of
+from tune_lr.study.answer import answer_of
 from tune_lr.worker.checks import check_task
-from tune_lr.worker.optimizers import COLOSSALAI, CUDA_ONLY, REFUSED, cycles_momentum, make_optimizer, range_test_caveat
+from tune_lr.worker.optimizers import cycles_momentum, make_optimizer
 
 TORCH = {
     "adadelta": "Adadelta", "adafactor": "Adafactor", "adagrad": "Adagrad", "adam": "Adam", "adamax": "Adamax",
@@ -286,7 +287,7 @@ def test_the_code_in_best_yaml_builds_the_optimizer_that_was_used(name: str, tmp
     )  # fmt: skip
     facts = {**FACTS, "optimizer": type(used).__name__, "cycles_momentum": cycles_momentum(used)}
     execute(study, train=lambda spec, config: (replace(report, facts=facts) for report in train(spec, config)))
-    best = best_of(study)
+    best = answer_of(study).to_dict()
     names: dict[str, Any] = {"model": nn.Linear(2, 1)}
     exec(best["code"], names)
     built = names["optimizer"]

@@ -303,7 +303,7 @@ def _report(options: argparse.Namespace) -> int:
 
         show_report(_console(), outcome)
     else:
-        print(outcome.directory.report_html)
+        print(StudyDir(outcome.root).report_html)
     return 0
 
 

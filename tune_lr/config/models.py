@@ -45,7 +45,8 @@ from tune_lr.config.yaml_file import (
 from tune_lr.config.yaml_file import find_space as find_space
 from tune_lr.errors import suggestion
 from tune_lr.lr.schedules import SCHEDULES, check_parameters
-from tune_lr.records.trial import BATCH_SIZE, OPTIMIZER, equal_steps, setting
+from tune_lr.records.parameters import BATCH_SIZE, OPTIMIZER, setting
+from tune_lr.records.steps import equal_steps
 
 UNLIMITED = 10**6  # trials, where only a budget ends the search
 Count = Annotated[int, Field(ge=1, le=10**9)]

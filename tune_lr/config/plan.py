@@ -7,7 +7,8 @@ from statistics import fmean
 from tune_lr.config.budget import Budget, confirmation_within
 from tune_lr.config.models import Config
 from tune_lr.errors import InputError, ResourceError
-from tune_lr.records.trial import Task, steps_weight
+from tune_lr.records.steps import steps_weight
+from tune_lr.records.trial import Task
 
 PHASES = ("range_test", "search", "confirm")
 

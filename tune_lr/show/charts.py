@@ -10,7 +10,6 @@ dashed besides.
 import io
 import math
 import re
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -24,85 +23,16 @@ from matplotlib.ticker import MaxNLocator
 
 from tune_lr.lr import schedules as lr_schedules
 from tune_lr.lr.range_test import smooth
-from tune_lr.records.trial import setting
-from tune_lr.store.study_dir import TrialRow
+from tune_lr.records.looks import DASHES, GREY, SCHEDULES, SYMBOLS, Style, schedule_color, schedule_style
+from tune_lr.records.parameters import setting
+from tune_lr.records.row import RAMP, TrialRow
 
 Array = npt.NDArray[np.float64]
 Columns = Mapping[str, Array]
 
-SCHEDULES = (
-    "constant", "step", "exponential", "cosine", "onecycle", "cyclic", "multistep", "cosine_restarts",
-    "polynomial", "linear", "inverse_sqrt", "wsd", "flat_cosine", "plateau",
-)  # fmt: skip
-RAMP = "ramp"  # stands where an LR schedule's name does
-
-_GREY, _BLUE, _GREEN = "#8a9099", "#0072b2", "#009e73"
-_PALETTE = (
-    "#5f656d", "#d55e00", "#e69f00", "#0072b2", "#009e73", "#cc79a7", "#96180f", "#56b4e9",
-    "#d2004b", "#00c868", "#872d87", "#9678ff", "#5a00f0", "#b4b4a5",
-)  # fmt: skip
-_SOLID = 8  # schedules with an unbroken line
-_SHADES = (0.42, 0.12)  # relative luminances between which a line shows on a white and on a dark page
-DASHES: Mapping[str, tuple[float, ...]] = {  # lengths of dash and gap, in widths of the line
-    "solid": (), "dash": (4, 2), "dot": (1, 1.5), "dashdot": (5, 1.5, 1, 1.5)
-}  # fmt: skip
-_SYMBOLS = {
-    "circle": "o", "square": "s", "diamond": "D", "triangle-up": "^", "triangle-down": "v", "pentagon": "p",
-    "star": "*", "hexagon": "h",
-}  # fmt: skip
-
+_GREY, _BLUE, _GREEN = GREY, "#0072b2", "#009e73"
 _INK, _GRID = "#2b2f36", "#e3e6ea"
 _FEATURED_POINTS = 600  # of one curve among few; a chart is some 1,000 pixels wide at most
-
-
-@dataclass(frozen=True)
-class Style:
-    color: str
-    dash: str = "solid"
-    symbol: str = "circle"
-
-
-def schedule_style(name: str) -> Style:
-    """The look of an LR schedule. A name that is not known gets a dotted one that depends on the name alone."""
-    if name == RAMP:
-        return Style(_GREY)
-    known = name in SCHEDULES
-    index = SCHEDULES.index(name) if known else zlib.crc32(name.encode())
-    return Style(
-        color=_PALETTE[index % len(_PALETTE)],
-        dash="dot" if not known else "solid" if index < _SOLID else "dash",
-        symbol=list(_SYMBOLS)[(index + 3 * (index // len(_SYMBOLS))) % len(_SYMBOLS)],
-    )
-
-
-def told_apart(schedules: Sequence[str]) -> list[Style]:
-    """A look for each of several curves: those of one LR schedule get shades of its colour, and dashes and markers."""
-    styles = []
-    for place, name in enumerate(schedules):
-        style, alike = schedule_style(name), schedules.count(name)
-        if alike > 1:
-            nth = schedules[:place].count(name)
-            style = Style(
-                color=_shade(style.color, float(np.geomspace(*_SHADES, alike)[nth])),
-                dash=list(DASHES)[nth % len(DASHES)],
-                symbol=list(_SYMBOLS)[nth % len(_SYMBOLS)],
-            )
-        styles.append(style)
-    return styles
-
-
-def _shade(color: str, luminance: float) -> str:
-    """A colour mixed with as much white or black as gives it that relative luminance."""
-    channels = np.array([int(color[place : place + 2], 16) for place in (1, 3, 5)]) / 255
-    light = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
-    now = float(light @ (0.2126, 0.7152, 0.0722))
-    light = light * luminance / now if luminance < now else light + (1 - light) * (luminance - now) / (1 - now)
-    shaded = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
-    return "#" + "".join(f"{round(255 * channel):02x}" for channel in shaded)
-
-
-def schedule_color(name: str) -> str:
-    return schedule_style(name).color
 
 
 def thin(x: Iterable[float], y: Iterable[float], limit: int) -> tuple[Array, Array]:
@@ -589,7 +519,7 @@ def _mpl_chart(ax: Axes, chart: Chart) -> list[Line2D]:
             handle = _mpl_line(series, [], [])
             handle.set(label=_plain(series.legend), linewidth=min(handle.get_linewidth(), 5), alpha=1.0)
             if series.marker in ("hollow", "cross"):  # the legend says the schedule, not the state
-                handle.set(marker=_SYMBOLS[series.style.symbol], markerfacecolor=series.style.color, markersize=6.5)
+                handle.set(marker=SYMBOLS[series.style.symbol], markerfacecolor=series.style.color, markersize=6.5)
             handles.append(handle)
     if not chart.series:
         ax.text(0.5, 0.5, "nothing to show yet", transform=ax.transAxes, ha="center", color="#5c6370")
@@ -598,7 +528,7 @@ def _mpl_chart(ax: Axes, chart: Chart) -> list[Line2D]:
 
 def _mpl_line(series: Series, x: Iterable[float], y: Iterable[float]) -> Line2D:
     style = series.style
-    marker = {"none": "", "cross": "x"}.get(series.marker, _SYMBOLS[style.symbol])
+    marker = {"none": "", "cross": "x"}.get(series.marker, SYMBOLS[style.symbol])
     return Line2D(
         list(x),
         list(y),

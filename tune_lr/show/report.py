@@ -25,10 +25,14 @@ import numpy as np
 import yaml
 
 from tune_lr.errors import ResourceError
-from tune_lr.records.trial import BATCH_SIZE, OPTIMIZER, equal_steps, setting, short_name, steps_covered, steps_weight
+from tune_lr.records.looks import DASHES, Style, schedule_color, schedule_style, told_apart
+from tune_lr.records.parameters import BATCH_SIZE, OPTIMIZER, setting, short_name
+from tune_lr.records.phases import STATES
+from tune_lr.records.row import RAMP, TrialRow
+from tune_lr.records.steps import equal_steps, steps_covered, steps_weight
 from tune_lr.show import charts as plots
-from tune_lr.show.charts import RAMP, Chart, Columns, Shown, final, number_text
-from tune_lr.store.study_dir import STATES, StudyDir, TrialRow
+from tune_lr.show.charts import Chart, Columns, Shown, final, number_text
+from tune_lr.store.study_dir import StudyDir
 
 PHASES = ("range_test", "search", "confirm")
 POINTS = 200  # of one curve among all trials'
@@ -153,7 +157,7 @@ class _Study:
                 best.setdefault(row.lr_schedule, row)
         ordered = [best[name] for name in plots.in_order(best)]
         return [
-            Shown(row, self.curves[row.number], _drawn(row), row.lr_schedule, plots.schedule_style(row.lr_schedule),
+            Shown(row, self.curves[row.number], _drawn(row), row.lr_schedule, schedule_style(row.lr_schedule),
                   row.parameters.get(BATCH_SIZE))
             for row in ordered if row.number in self.curves
         ]  # fmt: skip
@@ -180,7 +184,7 @@ class _Study:
         return _Overlay("best_three", title, self._told_apart(first)) if len(first) > 1 else None
 
     def _told_apart(self, rows: Sequence[TrialRow]) -> list[Shown]:
-        styles = plots.told_apart([row.lr_schedule for row in rows])
+        styles = told_apart([row.lr_schedule for row in rows])
         return [
             Shown(row, self.curves[row.number], _label(row), str(row.number), style, row.parameters.get(BATCH_SIZE))
             for row, style in zip(rows, styles, strict=True)
@@ -255,7 +259,7 @@ def _curves_of_trials(found: _Study) -> dict[int, list[dict[str, Any]]]:
     charts = {}
     for row in found.rows:
         if row.number in found.curves:
-            shown = Shown(row, found.curves[row.number], "", "", plots.Style(plots.schedule_color(row.lr_schedule)))
+            shown = Shown(row, found.curves[row.number], "", "", Style(schedule_color(row.lr_schedule)))
             both = (plots.loss_chart(shown, POINTS), plots.lr_chart([shown], "", POINTS))
             charts[row.number] = [plots.drawing(chart) for chart in both]
     return charts
@@ -386,7 +390,7 @@ def _finalists(best: Mapping[str, Any], metric: str, goal: str) -> str:
     lines = []
     for one in finalists:
         name = str(one.get("lr_schedule"))
-        color = plots.schedule_color(name)
+        color = schedule_color(name)
         difference = "–"
         if one.get("difference") is not None:
             alike = "" if one.get("distinguishable", True) else '<br><span class="soft">cannot be told apart</span>'
@@ -399,7 +403,7 @@ def _finalists(best: Mapping[str, Any], metric: str, goal: str) -> str:
         if one.get("mean") is not None:
             strip.append(f'<b style="left:{at(one["mean"])};background:{color}"></b>')
         lines.append(
-            f"<tr><td>{_swatch(plots.schedule_style(name))}{escape(name)}</td><td class=n>{_number(one.get('lr'))}</td>"
+            f"<tr><td>{_swatch(schedule_style(name))}{escape(name)}</td><td class=n>{_number(one.get('lr'))}</td>"
             f"<td class=wrap>{_parameters(one.get('parameters') or {})}</td><td class=n>{_figure(one.get('mean'))}</td>"
             f"<td class=n>{_brackets(one.get('interval'))}</td><td class=n>{difference}</td>"
             f'<td><div class="interval">{"".join(strip)}</div></td></tr>'
@@ -440,7 +444,7 @@ def _how_found(found: _Study) -> str:
     if found.rows:
         phases = "Faint: pruned. Cross: diverged or failed. Green lines: where a phase began."
         names = plots.in_order({row.lr_schedule for row in found.rows})
-        switches = [(name, name, plots.schedule_style(name)) for name in names]
+        switches = [(name, name, schedule_style(name)) for name in names]
         parts.append(f'<h3>Trials over slots</h3><div class="group">{_legend(switches)}')
         height = min(420, 90 + 34 * len({row.slot for row in found.rows}))
         parts.append(f"{_chart('timeline', 'Trials over slots', caption=phases, height=height)}</div>")
@@ -544,7 +548,7 @@ def _compared(found: _Study) -> str:
         return "<h2>LR schedules compared</h2><p>No search trial has a curve yet.</p>"
     of = {one.row.lr_schedule: one.label for one in best}
     names = plots.in_order({row.lr_schedule for row in found.searched})
-    switches = [(name, of.get(name, name), plots.schedule_style(name)) for name in names]
+    switches = [(name, of.get(name, name), schedule_style(name)) for name in names]
     how = "lowest" if found.goal == "minimize" else "highest"
     return "".join(
         [
@@ -585,7 +589,7 @@ def _by_schedule(found: _Study) -> str:
         figures += [f"{_figure(one.get('mean'))}{_brackets(one.get('interval'))}", _number(one.get("lr"))]
         states = [sum(row.state == state for row in own) for state in STATES]
         cells = [*figures, len(own), *states, f"{sum(row.steps for row in own):,}"]
-        swatch = _swatch(plots.schedule_style(name))
+        swatch = _swatch(schedule_style(name))
         lines.append(f"<tr><td>{swatch}{escape(name)}</td>{''.join(f'<td class=n>{cell}</td>' for cell in cells)}</tr>")
     heads = (f"best {found.metric}", "at lr", "confirmed", "at lr", "trials", *STATES, "steps")
     return (
@@ -605,7 +609,7 @@ def _importance(found: _Study) -> str:
         return ""
     lines = []
     for one in everything:
-        swatch = _swatch(plots.schedule_style(one.among)) if one.among else ""
+        swatch = _swatch(schedule_style(one.among)) if one.among else ""
         percent = f"{100 * one.share:.0f}"
         lines.append(
             f"<tr><td>{escape(one.parameter)}</td><td>{swatch}{escape(one.among) or 'all'}</td>"
@@ -690,7 +694,7 @@ def _trial_line(row: TrialRow, metrics: Sequence[str], has_curve: bool, winner: 
     button = f'<button type="button" data-trial="{row.number}" aria-expanded="false">{row.number}</button>'
     reason = f'<br><span class="soft">{escape(row.reason)}</span>' if row.reason else ""
     phase, state = escape(row.phase), escape(row.state)
-    swatch = _swatch(plots.schedule_style(row.lr_schedule))
+    swatch = _swatch(schedule_style(row.lr_schedule))
     cells = [
         cell(row.number, button if has_curve else str(row.number)),
         *[cell(row.label, escape(row.label), False, "wrap" if len(row.label) > 16 else "")] * labels,
@@ -851,7 +855,7 @@ def _chart(name: str, label: str, caption: str = "", heading: bool = False, heig
     )
 
 
-def _legend(switches: Sequence[tuple[str, str, plots.Style]]) -> str:
+def _legend(switches: Sequence[tuple[str, str, Style]]) -> str:
     """Buttons that hide the curves of a key: (key, what it is called, its look)."""
     buttons = (
         f'<button type="button" aria-pressed="true" data-key="{escape(key)}">{_swatch(style)}{escape(label)}</button>'
@@ -866,8 +870,8 @@ def _select(name: str, choices: Sequence[str]) -> str:
     return f'<select id="filter-{name}" aria-label="{name}"><option value="">every {name}</option>{options}</select>'
 
 
-def _swatch(style: plots.Style) -> str:
-    dashes = " ".join(str(3 * length) for length in plots.DASHES[style.dash])
+def _swatch(style: Style) -> str:
+    dashes = " ".join(str(3 * length) for length in DASHES[style.dash])
     return (
         '<svg class="swatch" width="26" height="8" aria-hidden="true">'
         f'<path d="M0 4H26" stroke="{style.color}" stroke-width="3" stroke-dasharray="{dashes}"/></svg>'

@@ -3,8 +3,8 @@
 import math
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -15,17 +15,18 @@ from rich.text import Text
 
 from tune_lr.config.budget import SECONDS
 from tune_lr.config.models import UNLIMITED, Config
+from tune_lr.config.optimizers import range_test_caveat
 from tune_lr.config.plan import Hardware, Node, Plan, planned_confirmation
 from tune_lr.lr.range_test import LRBounds
 from tune_lr.lr.schedules import ScheduleSpec, curve, make_lr_schedule
-from tune_lr.records.trial import Report, Task, TrialSpec, setting, steps_weight
-from tune_lr.store.study_dir import TrialRow
-from tune_lr.worker.optimizers import range_test_caveat
-
-if TYPE_CHECKING:
-    from tune_lr.run import Outcome
-    from tune_lr.study.status import Status
-    from tune_lr.study.study import Study
+from tune_lr.records.answer import Answer
+from tune_lr.records.outcome import Outcome, Spending
+from tune_lr.records.parameters import setting
+from tune_lr.records.row import TrialRow, rank_search
+from tune_lr.records.status import Status
+from tune_lr.records.steps import steps_weight
+from tune_lr.records.trial import Report, Task, TrialSpec
+from tune_lr.store.study_dir import StudyDir
 
 LEADERS, LEADERS_REPORTED = 5, 10
 TITLES = {"range_test": "LR range test", "search": "search", "confirm": "confirm"}
@@ -324,82 +325,82 @@ def show_fit(
         )  # fmt: skip
 
 
-def show_outcome(console: Console, outcome: "Outcome") -> None:
-    """The answer, the leaderboard and where everything lies."""
-    best, directory = outcome.best, outcome.directory
-    found = [(of, bounds) for of, bounds in outcome.study.all_bounds.items() if bounds.status == "ok"]
+def show_outcome(console: Console, outcome: Outcome) -> None:
+    """Print the answer, the leaderboard and where everything lies."""
+    directory, answer = StudyDir(outcome.root), outcome.answer
+    found = [(of, bounds) for of, bounds in outcome.bounds.items() if bounds.status == "ok"]
     for place, (combination, bounds) in enumerate(found):
         of = f"   {combination}".rstrip()
         line = f"LR bounds    {bounds.low:.3g} to {bounds.high:.3g}{of}"
         console.print("\n" * (place == 0) + line, markup=False, highlight=False)
-    if outcome.study.widened is not None:
-        wider = outcome.study.widened
-        where = f"{wider['low']:.3g} to {wider['high']:.3g} after {wider['after']} trials, the best at their edge"
+    if outcome.widening is not None:
+        wider = outcome.widening
+        where = f"{wider.low:.3g} to {wider.high:.3g} after {wider.after} trials, the best at their edge"
         console.print(f"widened to   {where}", highlight=False)
-    if best is not None:
-        metric = best["metric"]["name"]
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        with_ = any(setting(finalist["parameters"]) for finalist in best["finalists"])
-        columns = ["", "LR schedule", *["with"] * with_, "lr", "searched", "mean"]
-        for name in [*columns, "95 % interval", "seeds", "trial"]:
-            justify: Literal["left", "right"] = "left" if name in ("", "LR schedule", "with") else "right"
-            table.add_column(name, justify=justify, no_wrap=name != "with")
-        searched = {row.number: row.metrics[metric] for row in outcome.study.rows() if metric in row.metrics}
-        for place, finalist in enumerate(best["finalists"], start=1):
-            interval = finalist["interval"]
-            table.add_row(
-                f"{place}." if finalist.get("distinguishable", place == 1) else "=",
-                finalist["lr_schedule"],
-                *[escape(setting(finalist["parameters"]))] * with_,
-                f"{finalist['lr']:.3g}",
-                f"{searched[finalist['trial']]:.4g}",
-                f"{finalist['mean']:.4g}",
-                f"{interval[0]:.3g} to {interval[1]:.3g}" if interval else "-",
-                str(len(finalist["seeds"])),
-                f"#{finalist['trial']}",
-            )
-        for family in _unconfirmed(best):
-            shown = (f"{family['lr']:.3g}", f"{family['value']:.4g}", "-", "-", "-", f"#{family['trial']}")
-            table.add_row("", family["lr_schedule"], *shown, style="dim")
+    if answer is not None:
         console.print()
-        console.print(table, highlight=False)
-        console.print(f"\n[bold green]{escape(best['verdict'])}[/]", highlight=False, soft_wrap=True)
-        if best["test"]:
-            figures = ", ".join(f"{name} {value:.4g}" for name, value in best["test"].items())
+        console.print(_finalists_table(answer, outcome.rows), highlight=False)
+        console.print(f"\n[bold green]{escape(answer.verdict)}[/]", highlight=False, soft_wrap=True)
+        if answer.test:
+            figures = ", ".join(f"{name} {value:.4g}" for name, value in answer.test.items())
             console.print(f"On the test data: {figures}", highlight=False)
         console.print()
-        console.print(best["code"].rstrip(), markup=False, highlight=False, soft_wrap=True)
+        console.print(answer.code.rstrip(), markup=False, highlight=False, soft_wrap=True)
         console.print()
-        for name, text in _ledger(outcome.study, best["steps"]["full_trainings"]):
+        for name, text in _ledger(outcome.spending):
             console.print(f"{name:<12} {text}", highlight=False)
     console.print(f"study        {directory.root}", highlight=False, soft_wrap=True)
-    if best is not None:
+    if answer is not None:
         console.print(f"best         {directory.best_yaml}", highlight=False, soft_wrap=True)
     console.print(f"report       {directory.report_html}", highlight=False, soft_wrap=True)
 
 
-def _ledger(study: "Study", full_trainings: float) -> list[tuple[str, str]]:
+def _finalists_table(answer: Answer, rows: Sequence[TrialRow]) -> Table:
+    """The finalists, then the best trial of each LR schedule that was not confirmed."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    with_settings = any(setting(finalist.parameters) for finalist in answer.finalists)
+    columns = ["", "LR schedule", *["with"] * with_settings, "lr", "searched", "mean"]
+    for name in [*columns, "95 % interval", "seeds", "trial"]:
+        justify: Literal["left", "right"] = "left" if name in ("", "LR schedule", "with") else "right"
+        table.add_column(name, justify=justify, no_wrap=name != "with")
+    searched = {row.number: row.metrics[answer.metric] for row in rows if answer.metric in row.metrics}
+    distinguishable = [True, *(difference.distinguishable for difference in answer.differences)]
+    for place, finalist in enumerate(answer.finalists, start=1):
+        interval = finalist.interval
+        table.add_row(
+            f"{place}." if distinguishable[place - 1] else "=",
+            finalist.lr_schedule,
+            *[escape(setting(finalist.parameters))] * with_settings,
+            f"{finalist.lr:.3g}",
+            f"{searched[finalist.trial]:.4g}",
+            f"{finalist.mean:.4g}",
+            f"{interval.low:.3g} to {interval.high:.3g}" if interval else "-",
+            str(len(finalist.seeds)),
+            f"#{finalist.trial}",
+        )
+    for best in answer.unconfirmed:
+        shown = (f"{best.lr:.3g}", f"{best.value:.4g}", "-", "-", "-", f"#{best.trial}")
+        table.add_row("", best.lr_schedule, *shown, style="dim")
+    return table
+
+
+def _ledger(spending: Spending) -> list[tuple[str, str]]:
     """What the study has spent, and on what."""
-    steps, saved, config = study.steps_by_phase(), study.steps_saved(), study.config
+    steps, saved = spending.steps, spending.saved
     parts = ", ".join(f"{TITLES[phase]} {taken:,}" for phase, taken in steps.items() if taken)
-    lines = [("steps", f"{sum(steps.values()):,}, as many as {full_trainings} full trainings: {parts}")]
+    total = f"{sum(steps.values()):,}, as many as {spending.full_trainings} full trainings: {parts}"
+    lines = [("steps", total)]
     spared = {"by pruning": saved["pruned"], "by ending what diverged": saved["diverged"]}
     if any(spared.values()):
         lines.append(("saved", ", ".join(f"{number:,} {how}" for how, number in spared.items() if number)))
-    if config.budget:
-        unit = config.budget.strip()[-1]
-        used = full_trainings if unit == "x" else round(study.elapsed() / SECONDS[unit], 1)
-        lines.append(("budget", f"{used:g}{unit} of {config.budget} used"))
+    if spending.budget:
+        unit = spending.budget.strip()[-1]
+        used = spending.full_trainings if unit == "x" else round(spending.elapsed_s / SECONDS[unit], 1)
+        lines.append(("budget", f"{used:g}{unit} of {spending.budget} used"))
     return lines
 
 
-def _unconfirmed(best: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The best of the LR schedules of which nothing is among the finalists."""
-    confirmed = {finalist["lr_schedule"] for finalist in best["finalists"]}
-    return [family for family in best["families"] if family["lr_schedule"] not in confirmed]
-
-
-def show_status(console: Console, status: "Status") -> None:
+def show_status(console: Console, status: Status) -> None:
     """How a study stands."""
     who = f", driven by {status.driver}" if status.driver else ""
     console.print(f"[bold]{escape(status.name)}[/]: {status.state}{escape(who)}", highlight=False)
@@ -441,27 +442,25 @@ def show_status(console: Console, status: "Status") -> None:
         console.print(f"go on with   tune-lr resume {status.directory}", markup=False, highlight=False, soft_wrap=True)
 
 
-def show_report(console: Console, outcome: "Outcome") -> None:
-    """The best search trials with their curves, then the answer."""
-    from tune_lr.study.verdict import rank_search  # here, since it loads scipy
-
-    study, directory = outcome.study, outcome.directory
-    metric, bounds = study.config.metric, study.bounds
+def show_report(console: Console, outcome: Outcome) -> None:
+    """Print the best search trials with their curves, then the answer."""
+    directory, metric = StudyDir(outcome.root), outcome.metric
+    bounds = next(iter(outcome.bounds.values()), None)
     if bounds is not None and bounds.status != "ok":
         console.print(f"[bold yellow]no LR bounds[/] ({bounds.status}): {escape(bounds.reason)}", highlight=False)
-    rows = rank_search(study.rows(), metric.name, metric.goal)[:LEADERS_REPORTED]
+    rows = rank_search(outcome.rows, metric, outcome.goal)[:LEADERS_REPORTED]
     if rows:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        for name in ("trial", "LR schedule", "lr", metric.name, "", ""):
+        for name in ("trial", "LR schedule", "lr", metric, "", ""):
             table.add_column(name, justify="left" if name in ("LR schedule", "") else "right")
         for row in rows:
             path = directory.curve(row.number)
-            values = directory.read_curve(path)[metric.name] if path.exists() else []
+            values = directory.read_curve(path)[metric] if path.exists() else []
             table.add_row(
                 f"#{row.number}",
                 row.lr_schedule,
                 f"{row.lr:.3g}",
-                f"{row.metrics[metric.name]:.4g}",
+                f"{row.metrics[metric]:.4g}",
                 sparkline(values),
                 escape(row.label or setting(row.parameters)),
             )

@@ -33,13 +33,14 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from tune_lr.errors import InputError, ResourceError, one_line
+from tune_lr.records.row import TrialRow
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -63,35 +64,6 @@ RANGE_CURVE_COLUMNS = ("step", "lr", "loss")
 CURVE_COLUMNS = ("step", "lr", "train_loss")  # then val_loss, and val_<metric> for each metric of the workload
 ROW_COLUMNS = ("number", "phase", "state", "lr_schedule", "lr")  # then the parameters, then the columns below
 ROW_TAIL_COLUMNS = ("seed", "steps", "val_loss", "duration_s", "started_s", "slot", "reason", "label")
-
-# How a trial may end.
-STATES = ("complete", "pruned", "diverged", "failed")
-
-
-@dataclass(frozen=True)
-class TrialRow:
-    """One row of trials.csv.
-
-    `parameters` are qualified by their schedule ("step.gamma") or "optimizer"; a batch size that is searched is among
-    them ("batch_size"). `metrics` are the last validation's figures by
-    their names in files ("val_loss", "val_accuracy"); a trial that was never validated has none. `duration_s`
-    counts training and validation, in seconds; `started_s` is seconds since the study's first trial started.
-    """
-
-    number: int
-    phase: str  # range_test | search | confirm
-    state: str  # complete | pruned | diverged | failed
-    lr_schedule: str
-    lr: float
-    parameters: Mapping[str, Any]
-    seed: int
-    steps: int
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    duration_s: float = 0.0
-    started_s: float = 0.0
-    slot: int = 0
-    reason: str = ""
-    label: str = ""  # of a fixed configuration
 
 
 @dataclass(frozen=True)

@@ -2,85 +2,22 @@
 
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from tune_lr.config.models import parse_config
 from tune_lr.config.plan import plan
 from tune_lr.errors import NoAnswerError, ResourceError
-from tune_lr.records.trial import BATCH_SIZE, TrialSpec, steps_weight
+from tune_lr.records.parameters import BATCH_SIZE
+from tune_lr.records.status import Leader, PhaseStatus, Running, Status
+from tune_lr.records.steps import steps_weight
+from tune_lr.records.trial import TrialSpec
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.study import Study
 
 # A driver looks every second, sees a file of another NFS client within a minute, and then closes W&B.
 STOP_LIMIT_S = 180.0
-
-
-@dataclass(frozen=True)
-class PhaseStatus:
-    """Numbers of trials. `running` of a study without a driver: interrupted, to be run again."""
-
-    complete: int
-    pruned: int
-    diverged: int
-    failed: int
-    running: int
-    to_come: int
-
-
-@dataclass(frozen=True)
-class Running:
-    """A trial in progress, as far as its curve goes."""
-
-    number: int
-    phase: str
-    label: str  # of a fixed configuration, else the LR schedule, else "ramp"
-    lr: float
-    step: int
-    max_steps: int
-
-
-@dataclass(frozen=True)
-class Leader:
-    """The best so far: by its mean over `seeds` confirmations, or (0) by its search trial alone."""
-
-    trial: int
-    lr_schedule: str
-    lr: float
-    parameters: Mapping[str, Any]
-    value: float
-    seeds: int
-
-
-@dataclass(frozen=True)
-class Status:
-    """Times are seconds. `elapsed_s` counts from the study's creation to now, or to its last trial's end; `trained_s`
-    is what its trials have trained and validated; `left_s` is None where nothing runs or nothing is known yet.
-    `phase` is `finish` after the last trial: the pass over the test data, and the report."""
-
-    name: str
-    directory: str
-    state: str  # running | stopped | finished
-    driver: str | None
-    phase: str
-    phases: Mapping[str, PhaseStatus]
-    running: tuple[Running, ...]
-    metric: str
-    leader: Leader | None
-    verdict: str | None  # of a finished study
-    bounds: Mapping[str, Any] | None
-    steps: int
-    steps_to_come: int  # at most, and with the study's batch size where others are searched
-    elapsed_s: float
-    trained_s: float
-    left_s: float | None
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def read_status(directory: StudyDir) -> Status:

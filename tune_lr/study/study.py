@@ -18,7 +18,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import optuna
 from optuna.distributions import FloatDistribution
@@ -26,11 +26,16 @@ from optuna.trial import Trial, TrialState, create_trial
 
 from tune_lr.config.budget import confirmation_within
 from tune_lr.config.models import Combination, Config
-from tune_lr.config.plan import PHASES, needs_range_test, planned_confirmation
+from tune_lr.config.plan import needs_range_test, planned_confirmation
 from tune_lr.errors import InputError, NoAnswerError, ResourceError, TuneLRError
 from tune_lr.lr.range_test import LRBounds, Ramp, find_lr_bounds
-from tune_lr.records.trial import Report, TrialSpec, steps_covered, steps_weight
-from tune_lr.store.study_dir import CURVE_COLUMNS, RANGE_CURVE_COLUMNS, STATES, Checkpoint, StudyDir, TrialRow
+from tune_lr.records.answer import Verdict
+from tune_lr.records.observer import Observer
+from tune_lr.records.phases import PHASES, STATES
+from tune_lr.records.row import TrialRow, rank_search
+from tune_lr.records.steps import steps_covered, steps_weight
+from tune_lr.records.trial import Report, TrialSpec
+from tune_lr.store.study_dir import CURVE_COLUMNS, RANGE_CURVE_COLUMNS, Checkpoint, StudyDir
 from tune_lr.study.journal import LEDGERS, SEARCHES, make_sampler, no_journal, open_journal, open_ledger, tell_ledger
 from tune_lr.study.sampler import Placement, believed
 from tune_lr.study.search_space import (
@@ -45,7 +50,7 @@ from tune_lr.study.search_space import (
     middle,
     suggested_lr,
 )
-from tune_lr.study.verdict import Verdict, choose_finalists, judge, rank_search
+from tune_lr.study.verdict import choose_finalists, judge
 
 # What a diverged trial is told as: finite, and worse than any figure that a metric takes.
 PENALTY = 1e30
@@ -55,18 +60,6 @@ RAMP_SEEDS, CONFIRM_SEEDS = 1, 1001
 # in decades, it has the range go on beyond that bound by this factor.
 LOOK_AFTER, EDGE, WIDENED_BY = 8, 0.1, 10**0.5
 TEST = -1  # the number of the pass over the test data, which is no trial
-
-
-class Observer(Protocol):
-    """Is told what happens, after it is on disk. Must neither raise nor take long."""
-
-    # trials 0: as many as the budget buys
-    def phase_started(self, phase: str, trials: int) -> None: ...
-    def trial_started(self, trial: TrialSpec) -> None: ...
-    def trial_reported(self, trial: TrialSpec, report: Report) -> None: ...
-    def trial_ended(self, trial: TrialSpec, row: TrialRow) -> None: ...
-    def bounds_found(self, bounds: LRBounds, combination: str = "") -> None: ...  # "" where there is but one
-    def notice(self, text: str) -> None: ...
 
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -1,96 +1,21 @@
 """Who has won, and how sure one can be. Pure: rows of trials in, a verdict out."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import fmean, stdev, variance
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 from scipy.stats import t as student_t
 
 from tune_lr.errors import NoAnswerError
-from tune_lr.records.trial import setting
-from tune_lr.store.study_dir import TrialRow
+from tune_lr.records.answer import Difference, Finalist, Verdict
+from tune_lr.records.interval import Interval
+from tune_lr.records.phases import sign_of
+from tune_lr.records.row import Configuration, TrialRow, best_of_each_schedule, configuration_of, rank_search
 
 CONFIDENCE = 0.95
-
-Interval = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Finalist:
-    """A configuration and its figures over seeds, in the order of the seeds. `trial` is its number in the search."""
-
-    lr_schedule: str
-    lr: float
-    parameters: Mapping[str, Any]  # qualified
-    trial: int
-    confirm_trials: tuple[int, ...]
-    seeds: tuple[int, ...]
-    values: tuple[float, ...]  # of the metric
-    mean: float
-    interval: Interval | None  # 95 %, Student's t; None with one seed
-
-    @property
-    def label(self) -> str:
-        beside = setting(self.parameters)
-        return f"{self.lr_schedule} at lr {self.lr:.3g}{' with ' if beside else ''}{beside}"
-
-
-@dataclass(frozen=True)
-class Difference:
-    """The winner minus another finalist, paired by seed. The intervals hold together in 95 of 100 studies, whichever of
-    the finalists had won: each is wider than 95 % would be (Bonferroni, over all pairs), and wider again where they may
-    be looked at twice. None with one seed.
-
-    How much a difference varies from seed to seed is estimated from all finalists: what is left of their figures when
-    what each finalist and each seed adds is taken away, as in any randomized block design (Box, Hunter and Hunter,
-    "Statistics for experimenters", 2005). With few seeds a pair alone says too little. Where the pair itself varies
-    more, that counts.
-    """
-
-    mean: float
-    interval: Interval | None
-
-    @property
-    def tells_apart(self) -> bool:
-        return self.interval is not None and not self.interval[0] <= 0.0 <= self.interval[1]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Finalists, best first, and the winner's difference from each of the others. `contenders` are those of whom more
-    seeds might name another winner, or tell one from another: by their number in the search."""
-
-    finalists: tuple[Finalist, ...]
-    differences: tuple[Difference, ...]  # of finalists[1:]
-    contenders: tuple[int, ...]
-    sentence: str
-
-    @property
-    def winner(self) -> Finalist:
-        return self.finalists[0]
-
-    @property
-    def tied(self) -> tuple[Finalist, ...]:
-        """The finalists that cannot be told apart from the winner."""
-        others = zip(self.finalists[1:], self.differences, strict=True)
-        return tuple(finalist for finalist, difference in others if not difference.tells_apart)
-
-
-def rank_search(rows: Sequence[TrialRow], metric: str, goal: str) -> list[TrialRow]:
-    """The search trials that trained to the end, each configuration once, best first. A ramp is no answer."""
-    sign = -1.0 if goal == "maximize" else 1.0
-    ended = [row for row in rows if row.phase == "search" and row.lr_schedule != "ramp"]
-    done = [row for row in ended if row.state == "complete" and metric in row.metrics]
-    ranked = sorted(done, key=lambda row: (sign * row.metrics[metric], row.number))
-    unique: dict[tuple[Any, ...], TrialRow] = {}
-    for row in ranked:
-        unique.setdefault(_configuration(row), row)
-    return list(unique.values())
 
 
 def choose_finalists(
@@ -107,20 +32,12 @@ def choose_finalists(
     Which trial stands for its schedule, and which of the others come, is judged by what is `believed` of each, by
     number, where that is known, and else by its figure, which is of one seed.
     """
-    sign = -1.0 if goal == "maximize" else 1.0
+    sign = sign_of(goal)
     ranked = rank_search(rows, metric, goal)
     likely = sorted(ranked, key=lambda row: sign * believed.get(row.number, row.metrics[metric]))
-    stands_for = {row.lr_schedule: row for row in best_of_families(likely)}
-    chosen = [stands_for[row.lr_schedule] for row in best_of_families(ranked)][:top]
+    stands_for = {row.lr_schedule: row for row in best_of_each_schedule(likely)}
+    chosen = [stands_for[row.lr_schedule] for row in best_of_each_schedule(ranked)][:top]
     return [*chosen, *(row for row in likely if row not in chosen)][:finalists]
-
-
-def best_of_families(ranked: Sequence[TrialRow]) -> list[TrialRow]:
-    """The best trial of each LR schedule, best first; `ranked` is."""
-    best: dict[str, TrialRow] = {}
-    for row in ranked:
-        best.setdefault(row.lr_schedule, row)
-    return list(best.values())
 
 
 def judge(rows: Sequence[TrialRow], metric: str, goal: str, seeds: int = 0, max_seeds: int = 0) -> Verdict:
@@ -134,15 +51,15 @@ def judge(rows: Sequence[TrialRow], metric: str, goal: str, seeds: int = 0, max_
     if not ranked:
         ends = ", ".join(sorted({row.state for row in rows if row.phase == "search"})) or "none was started"
         raise NoAnswerError(f"no trial of the search was completed ({ends}); lower the LRs, or see the trials' reasons")
-    sign = -1.0 if goal == "maximize" else 1.0
-    confirmations: dict[tuple[Any, ...], list[TrialRow]] = {}
+    sign = sign_of(goal)
+    confirmations: dict[Configuration, list[TrialRow]] = {}
     for row in sorted(rows, key=lambda row: row.seed):
         if row.phase == "confirm":
-            confirmations.setdefault(_configuration(row), []).append(row)
-    confirmed = [row for row in ranked if _whole(confirmations.get(_configuration(row), []), metric)]
-    finalists = [_finalist(row, confirmations[_configuration(row)], metric) for row in confirmed]
+            confirmations.setdefault(configuration_of(row), []).append(row)
+    confirmed = [row for row in ranked if _whole(confirmations.get(configuration_of(row), []), metric)]
+    finalists = [_finalist(row, confirmations[configuration_of(row)], metric) for row in confirmed]
     if not finalists:  # nothing was confirmed, or every confirmation has gone wrong
-        untried = [row for row in ranked if _configuration(row) not in confirmations]
+        untried = [row for row in ranked if configuration_of(row) not in confirmations]
         finalists = [_finalist(row, [row], metric) for row in (untried or ranked)[:1]]
     most = max(len(finalist.seeds) for finalist in finalists)
     first = min(seeds or most, most)
@@ -163,17 +80,12 @@ def mean_interval(values: Sequence[float]) -> Interval | None:
     if len(values) < 2:
         return None
     half = _half_width(stdev(values), len(values), len(values) - 1, 1 - CONFIDENCE)
-    return fmean(values) - half, fmean(values) + half
+    return Interval(fmean(values) - half, fmean(values) + half)
 
 
 def _half_width(deviation: float, values: int, freedom: int, alpha: float) -> float:
     """Of the interval that misses the mean of so many values in `alpha` of all cases, by Student's t."""
     return float(student_t.ppf(1 - alpha / 2, freedom)) * deviation / math.sqrt(values)
-
-
-def _configuration(row: TrialRow) -> tuple[Any, ...]:
-    # As text: a parameter may be a list.
-    return row.lr_schedule, row.lr, json.dumps(row.parameters, sort_keys=True)
 
 
 def _whole(confirmations: Sequence[TrialRow], metric: str) -> bool:
@@ -216,9 +128,9 @@ def _compare(finalists: Sequence[Finalist], sign: float, alpha: float, max_seeds
         deviation, freedom = _noise(pairs, ordered)
         half = _half_width(deviation, len(pairs), freedom, alpha) if freedom else None
         mean = fmean(pairs)
-        differences.append(Difference(mean, None if half is None else (mean - half, mean + half)))
+        differences.append(Difference(mean, None if half is None else Interval(mean - half, mean + half)))
         deviations.append(deviation)
-    tied = [i for i, difference in enumerate(differences) if not difference.tells_apart]
+    tied = [i for i, difference in enumerate(differences) if not difference.distinguishable]
     # Would more seeds tell them? By the noise of the winner and those that go on with it; one seed says nothing of it.
     freedom = len(tied) * (max_seeds - 1)
     would_decide = any(
@@ -251,7 +163,7 @@ def _sentence(finalists: Sequence[Finalist], differences: Sequence[Difference], 
     if not differences:
         return f"{figure} (mean of {seeds} seeds); there was no other finalist to compare it with."
     others = list(zip(finalists[1:], differences, strict=True))
-    tied = [f"{other.label} ({other.mean:.4g})" for other, difference in others if not difference.tells_apart]
+    tied = [f"{other.label} ({other.mean:.4g})" for other, difference in others if not difference.distinguishable]
     if seeds == 1:
         return f"{figure} with one fresh seed; one seed cannot tell it from {_listed(tied, 'or')}."
     if tied:

@@ -7,8 +7,8 @@ from typing import Any
 
 from tune_lr.config.models import Config
 from tune_lr.errors import ResourceError, one_line
-from tune_lr.records.trial import BATCH_SIZE, OPTIMIZER, optimizer_prefix
-from tune_lr.show.charts import schedule_color
+from tune_lr.records.looks import schedule_color
+from tune_lr.records.parameters import BATCH_SIZE, OPTIMIZER, optimizer_prefix
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.tracking.tracking import check_server, default_entity, run_id, server_url, x_axis
 

@@ -32,8 +32,10 @@ from urllib.parse import urlparse
 from tune_lr.config.models import Config
 from tune_lr.errors import InputError, ResourceError, TuneLRError, one_line
 from tune_lr.lr.range_test import LRBounds, Ramp
-from tune_lr.records.trial import BATCH_SIZE, Report, TrialSpec, setting, short_name, split_parameters, whole_optimizer
-from tune_lr.store.study_dir import StudyDir, TrialRow
+from tune_lr.records.parameters import BATCH_SIZE, setting, short_name, split_parameters, whole_optimizer
+from tune_lr.records.row import TrialRow
+from tune_lr.records.trial import Report, TrialSpec
+from tune_lr.store.study_dir import StudyDir
 
 # In all, W&B may hold up a study for less than 30 s: its key is asked about before it starts, and the end waits.
 ASK_TIMEOUT_S = 5.0

@@ -10,7 +10,8 @@ from torch import nn
 from tune_lr.config.plugins import Layout, batch_divisor, layout
 from tune_lr.errors import InputError, one_line
 from tune_lr.lr.schedules import make_lr_schedule
-from tune_lr.records.trial import Task, TrialSpec, whole_optimizer
+from tune_lr.records.parameters import whole_optimizer
+from tune_lr.records.trial import Task, TrialSpec
 from tune_lr.worker.optimizers import make_optimizer
 from tune_lr.workloads import Workload, load_batch
 from tune_lr.workloads.first_batch import check_first_batch

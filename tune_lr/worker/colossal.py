@@ -17,12 +17,12 @@ from torch.distributed.fsdp import BackwardPrefetch, CPUOffload, MixedPrecision,
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
+from tune_lr.config.optimizers import CUDA_ONLY
 from tune_lr.config.plugins import DTYPES
 from tune_lr.errors import InputError, one_line
 from tune_lr.records.trial import Task
 from tune_lr.worker.compat.stand_ins import compiled_when_called, left_out
 from tune_lr.worker.exchange import exchange_in_memory
-from tune_lr.worker.optimizers import CUDA_ONLY
 
 # What warns are its own dependencies: nothing that a user can act on. What is left out it needs for LoRA, quantization
 # and 8-bit optimizers, what is compiled for FP8.

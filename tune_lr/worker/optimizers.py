@@ -1,7 +1,6 @@
-"""Optimizers by name: torch's and ColossalAI's, their arguments checked, and what has to be known of each.
+"""Builds optimizers by name, torch's and ColossalAI's, with their arguments checked.
 
-Importing this module loads no torch, since `best` and `terminal` ask it too. ColossalAI is loaded when one of its own
-is made.
+ColossalAI is imported only when one of its own optimizers is built.
 """
 
 import inspect
@@ -9,46 +8,11 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from tune_lr.config.optimizers import COLOSSALAI, CUDA_ONLY, REFUSED, colossalai_class
 from tune_lr.errors import InputError, one_line, suggestion
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
-
-# ColossalAI's, by the names of their classes. Its Adafactor is not among them: torch's has the name, and ColossalAI's
-# drops the LR that it is given.
-COLOSSALAI = ("CAME", "GaLoreAdafactor", "GaLoreAdamW", "Lamb", "Lars")
-# ColossalAI's that need kernels which it builds where there is CUDA, and what to take instead. Each of them raised on a
-# CPU when it was tried with colossalai 0.5.0, CPUAdam too.
-CUDA_ONLY = {"CPUAdam": "adamw", "FusedAdam": "adamw", "FusedLAMB": "lamb", "FusedSGD": "sgd", "HybridAdam": "adamw"}
-_SHARDED = "takes the shards of ColossalAI's tensor parallelism, which sets it up by itself"
-# Those that cannot serve here, and why.
-REFUSED = {
-    "LBFGS": "evaluates the loss several times a step, and here a step evaluates it once",
-    "SparseAdam": "takes sparse gradients only",
-    "Rprop": "reads the LR at its first step only, so that all LR schedules would be the same",
-    "GaLoreAdamW8bit": "passes bitsandbytes an argument that it no longer has",
-    "DistGaloreAwamW": _SHARDED,
-    "DistributedAdaFactor": _SHARDED,
-    "DistributedCAME": _SHARDED,
-    "DistributedLamb": _SHARDED,
-}
-# Those that an LR range test does not suit, and why.
-_UNSUITED_TO_RAMPS = {
-    "adagrad": "Adagrad's own LR falls with every step, so that a ramp of few steps says too little about a full run",
-    "adafactor": "Adafactor holds its LR below 1/sqrt(step), so that a ramp may never reach the LR that diverges",
-}
-
-
-def range_test_caveat(name: str) -> str | None:
-    """Why an LR range test says little with the optimizer of that name, in one sentence; None where it suits."""
-    why = _UNSUITED_TO_RAMPS.get(name.lower())
-    return f"{why}; distrust its bounds, or give parameters.lr numbers" if why else None
-
-
-def colossalai_class(name: str) -> str | None:
-    """Which of ColossalAI's classes that name means, if any. A class may call itself otherwise: GaLoreAdamW's name is
-    AdamW."""
-    return next((key for key in (*COLOSSALAI, *CUDA_ONLY) if key.lower() == name.lower()), None)
 
 
 def make_optimizer(name: str, arguments: Mapping[str, Any], groups: list[dict[str, Any]]) -> "Optimizer":

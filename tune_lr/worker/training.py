@@ -20,7 +20,9 @@ from torch.utils.data import Dataset
 
 from tune_lr.lr.range_test import DivergenceDetector
 from tune_lr.lr.schedules import SCHEDULES, make_lr_schedule
-from tune_lr.records.trial import Report, Task, TrialSpec, equal_steps, steps_covered, whole_optimizer
+from tune_lr.records.parameters import whole_optimizer
+from tune_lr.records.steps import equal_steps, steps_covered
+from tune_lr.records.trial import Report, Task, TrialSpec
 from tune_lr.worker.checkpoint import random_state, restore_optimizer, set_random_state
 from tune_lr.worker.checks import be_deterministic, global_batch_size, layout_of
 from tune_lr.worker.colossal import Boosted
