@@ -9,6 +9,7 @@ the work for a model of 100 MB with SGD and momentum.
 """
 
 import argparse
+import itertools
 import socket
 import statistics
 import tempfile
@@ -111,7 +112,7 @@ def large(directory: StudyDir) -> None:
         training.restore(unpack(found.files["rank-0.safetensors"], CPU), unpack(state, CPU))
         times["read, checked and restored"] = time.perf_counter(), time.process_time()
         marks = list(times.items())
-        for (_, before), (what, after) in zip(marks, marks[1:], strict=False):
+        for (_, before), (what, after) in itertools.pairwise(marks):
             print(f"  {what}: {after[0] - before[0]:.2f} s, {after[1] - before[1]:.2f} s of CPU", flush=True)
         print(f"  for {len(state) / 1e6:.0f} MB", flush=True)
 

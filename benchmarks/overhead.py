@@ -110,7 +110,8 @@ def together(commands: list[list[str]]) -> list[str]:
     """Runs commands that print "ready" and wait for a line, which they get when all are; returns what each printed."""
     processes = [subprocess.Popen(one, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for one in commands]
     for process in processes:
-        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
     for process in processes:
         assert process.stdin is not None
         process.stdin.write("\n")

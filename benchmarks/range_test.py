@@ -70,7 +70,8 @@ def mean_factor(lr_schedule: str) -> float:
 
 
 def holds(landscape: Landscape, bounds: LRBounds) -> bool:
-    assert bounds.low is not None and bounds.high is not None
+    assert bounds.low is not None
+    assert bounds.high is not None
     return all(
         landscape.best_within(name, bounds.low, bounds.high) <= WITHIN * landscape.best(name)
         for name in landscape.schedules()
@@ -82,7 +83,8 @@ def read(given: list[Answer]) -> list[LRBounds]:
 
 
 def width(bounds: LRBounds) -> float:
-    assert bounds.low is not None and bounds.high is not None
+    assert bounds.low is not None
+    assert bounds.high is not None
     return math.log10(bounds.high / bounds.low)
 
 

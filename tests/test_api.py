@@ -28,8 +28,10 @@ def test_a_study_of_digits_and_its_final_training_from_python(tmp_path: Path, mo
     }
     space = {**load_config("digits").to_dict(), "workload": toy.digits}
     result = tune_lr.search(space, name="mine", out=tmp_path, settings=settings, wandb="disabled")
-    assert result.path == tmp_path / "mine" and result.best is not None
-    assert result.bounds is not None and result.bounds.status == "ok"
+    assert result.path == tmp_path / "mine"
+    assert result.best is not None
+    assert result.bounds is not None
+    assert result.bounds.status == "ok"
     assert list(result.trials["phase"]) == ["range_test"] + ["search"] * 4 + ["confirm"] * 2
     assert list(result.trials["number"]) == [row.number for row in result.rows] == list(range(7))
     assert list(result.curve(0).columns) == ["step", "lr", "loss"]
@@ -50,7 +52,8 @@ def test_a_study_of_digits_and_its_final_training_from_python(tmp_path: Path, mo
     inputs, targets = workload.val_data[:]  # type: ignore[index]
     loss = workload.criterion(network(inputs), [inputs, targets])
     assert loss.item() == pytest.approx(only.metrics["val_loss"], rel=1e-5)
-    assert trained.best is not None and trained.best["test"]["accuracy"] > 0.8
+    assert trained.best is not None
+    assert trained.best["test"]["accuracy"] > 0.8
 
 
 def test_a_finished_study_as_frames(finished: Finished) -> None:
@@ -75,7 +78,8 @@ def test_what_a_final_training_trains(finished: Finished) -> None:
     config = final_training(finished.directory, None, ["max_steps=620", "report_every=62"])
     (winner,) = config.fixed
     assert (winner.lr_schedule, winner.lr) == (study.best["lr_schedule"], study.best["lr"])
-    assert winner.parameters == study.best["parameters"] and winner.keep_model
+    assert winner.parameters == study.best["parameters"]
+    assert winner.keep_model
     assert (config.max_steps, config.num_trials, config.confirm.top, config.pruner.name) == (620, 0, 0, "none")
     before = finished.directory.read_study()["config"]
     assert config.to_dict()["optimizer"] == before["optimizer"]

@@ -134,7 +134,8 @@ def test_bad_input_is_refused_in_one_line_and_in_time(what: str, tmp_path: Path)
     with pytest.raises(InputError) as error:
         load_config(tmp_path / "space.yaml")
     assert time.perf_counter() - began < LIMIT_S
-    assert expected in str(error.value) and "\n" not in str(error.value)
+    assert expected in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 # --- the exceptions of the audit --------------------------------------------------------------------------------------
@@ -147,6 +148,8 @@ def test_every_exception_has_its_date_its_package_and_its_reason() -> None:
     assert lines
     for line in lines:
         ident, reviewed, package, reason = line.split(" ", 3)
-        assert re.fullmatch(r"(CVE|GHSA|PYSEC)-[\w-]+", ident) and package in locked and reason
+        assert re.fullmatch(r"(CVE|GHSA|PYSEC)-[\w-]+", ident)
+        assert package in locked
+        assert reason
         assert date.fromisoformat(reviewed) <= date.today()
         assert package in explained

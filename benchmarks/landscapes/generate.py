@@ -16,6 +16,7 @@ change a workload, delete its files.
 
 import argparse
 import csv
+import itertools
 import math
 import os
 import time
@@ -353,7 +354,7 @@ def small_cnn() -> nn.Module:
 
 def mlp(*sizes: int, activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Module:
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+    for inputs, outputs in itertools.pairwise(sizes):
         layers += [nn.Linear(inputs, outputs), activation()]
     return nn.Sequential(*layers[:-1])
 

@@ -141,7 +141,8 @@ def test_a_subcommand_has_these_options_and_no_others(command: str, capsys: pyte
 def test_words_that_are_no_command_end_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: ") and line.endswith("--help")
+    assert line.startswith("error: ")
+    assert line.endswith("--help")
 
 
 # --- check, schedules -------------------------------------------------------------------------------------------------
@@ -196,7 +197,8 @@ def test_curves_measured_elsewhere_are_read_without_torch_or_ray() -> None:
     assert (code, loaded, err) == (0, [], "")
     first, reason, peak, under, line = out.splitlines()
     assert re.fullmatch(r"LR bounds: \S+ to \S+, suggestion \S+", first)
-    assert reason.startswith("  the loss is lowest at LRs from ") and under == "for a search space, under parameters:"
+    assert reason.startswith("  the loss is lowest at LRs from ")
+    assert under == "for a search space, under parameters:"
     Path("space.yaml").write_text(SPACE.replace("  lr: {min: 0.01, max: 0.1}", line))
     lr = load_config("space.yaml").parameters.lr
     assert first.startswith(f"LR bounds: {lr.min:.3g} to {lr.max:.3g}, ")
@@ -207,7 +209,8 @@ def test_replicates_and_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["range-test", "--json", "--from", str(CURVE), str(CURVE), "--from", str(CURVE)]) == 0
     bounds = LRBounds.from_dict(json.loads(capsys.readouterr().out))
     assert bounds == find_lr_bounds([read_curve(CURVE)] * 3)
-    assert bounds.status == "ok" and bounds.replicates == 3
+    assert bounds.status == "ok"
+    assert bounds.replicates == 3
 
 
 def test_curves_without_an_answer_say_so_and_end_with_5_where_that_is_asked_for(
@@ -216,7 +219,8 @@ def test_curves_without_an_answer_say_so_and_end_with_5_where_that_is_asked_for(
     Path("flat.csv").write_text(FLAT)
     assert main(["range-test", "--from", "flat.csv"]) == 0
     title, reason = capsys.readouterr().out.splitlines()
-    assert title == "no LR bounds (no_descent)" and reason.startswith("  the loss does not fall")
+    assert title == "no LR bounds (no_descent)"
+    assert reason.startswith("  the loss does not fall")
     assert main(["range-test", "--from", "flat.csv", "--json", "--strict"]) == 5
     shown = capsys.readouterr()
     assert json.loads(shown.out)["status"] == "no_descent"
@@ -234,7 +238,8 @@ def test_curves_without_an_answer_say_so_and_end_with_5_where_that_is_asked_for(
 )
 def test_what_is_no_curve_is_refused(arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
     code, error = refusal(capsys, "range-test", *arguments)
-    assert code == 2 and error.startswith(expected)
+    assert code == 2
+    assert error.startswith(expected)
 
 
 @pytest.mark.parametrize(("name", "noted"), [("AdaGrad", True), ("adafactor", True), ("sgd", False)])

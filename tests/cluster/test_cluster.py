@@ -297,7 +297,8 @@ def test_cluster_yaml_is_what_ray_up_takes() -> None:
     kinds = config["available_node_types"]
     assert kinds[config["head_node_type"]]["resources"]["CPU"] == 0  # no trial runs there
     workers = [kind for name, kind in kinds.items() if name != config["head_node_type"]]
-    assert workers and all(kind["min_workers"] == 0 for kind in workers)
+    assert workers
+    assert all(kind["min_workers"] == 0 for kind in workers)
     assert all(kind["node_config"]["InstanceMarketOptions"]["MarketType"] == "spot" for kind in workers)
     (start,) = (command for command in config["head_start_ray_commands"] if "ray start" in command)
     assert "--dashboard-host=127.0.0.1" in start

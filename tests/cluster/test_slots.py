@@ -1,5 +1,6 @@
 """Slots stay warm, all of them, and a lost worker costs neither a result nor a slot. On a real Ray and real groups."""
 
+import itertools
 import os
 import signal
 from pathlib import Path
@@ -44,7 +45,7 @@ def test_four_slots_on_two_nodes_stay_warm_through_all_phases(tmp_path: Path) ->
     searched = sorted((row for row in rows if row.phase == "search"), key=lambda row: row.started_s)
     for slot in range(4):
         mine = [row for row in searched if row.slot == slot]
-        gaps = [b.started_s - a.started_s - a.duration_s for a, b in zip(mine, mine[1:], strict=False)]
+        gaps = [b.started_s - a.started_s - a.duration_s for a, b in itertools.pairwise(mine)]
         assert all(gap < 3.0 for gap in gaps), (slot, gaps)
 
 
@@ -95,7 +96,8 @@ def test_a_slot_whose_own_actor_dies_is_replaced_and_its_trial_runs_again(tmp_pa
     recorder = Recorder(harm)
     outcome = run_study(tmp_path / "study", toy(scaling={"max_concurrent": 1}), recorder)
     rows = outcome.rows
-    assert killed and any("slot was lost" in notice for notice in recorder.notices)
+    assert killed
+    assert any("slot was lost" in notice for notice in recorder.notices)
     assert [row.number for row in rows] == list(range(len(rows)))
     assert sum(row.phase == "search" for row in rows) == 8
     assert not any(row.state == "failed" for row in rows)
@@ -106,8 +108,10 @@ def test_code_that_raises_once_is_run_again_and_code_that_always_raises_fails_it
     lr = {**toy()["parameters"], "lr": {"min": 0.01, "max": 0.1}}
     once = toy(workload_args={"fail": "once", "seen": str(tmp_path / "seen")}, num_trials=2, parameters=lr)
     outcome = run_study(tmp_path / "once", once)
-    assert (tmp_path / "seen").exists() and outcome.failed == 0
+    assert (tmp_path / "seen").exists()
+    assert outcome.failed == 0
     always = toy(workload_args={"fail": "always"}, num_trials=1, parameters=lr, scaling={"max_concurrent": 1})
     outcome = run_study(tmp_path / "always", always)
-    assert outcome.failed == 1 and outcome.answer is None
+    assert outcome.failed == 1
+    assert outcome.answer is None
     assert "the user's own code is broken" in outcome.rows[0].reason

@@ -56,7 +56,8 @@ def test_whatever_else_is_no_budget(text: str) -> None:
 
 
 def test_without_a_number_of_trials_the_budget_alone_ends_the_search() -> None:
-    assert budgeted("12x").num_trials == UNLIMITED and budgeted("12x", num_trials=7).num_trials == 7
+    assert budgeted("12x").num_trials == UNLIMITED
+    assert budgeted("12x", num_trials=7).num_trials == 7
     with pytest.raises(InputError, match="num_trials: is missing"):
         parse_config(WITHOUT_NUMBER)
 
@@ -93,7 +94,8 @@ def test_the_search_ends_before_a_trial_would_pass_the_budget(tmp_path: Path, bu
     study = open_study(tmp_path / "s", budgeted(budget), observers=[log])
     execute(study, slots=slots)
     steps, most = sum(study.steps_by_phase().values()), float(budget[:-1]) * FULL
-    assert study.over and steps <= most < steps + 2 * FULL  # pruned among others: what is left buys no trial
+    assert study.over
+    assert steps <= most < steps + 2 * FULL
     assert phases(study).count("confirm") == plan(study.config).confirmations
     assert phases(study).count("search") >= plan(study.config).trials
     assert log.of("phase_started")[0] == ("search", 0)
@@ -122,9 +124,11 @@ def test_a_killed_study_keeps_to_its_budget_of_trainings(tmp_path: Path, slots: 
         execute(study, slots=slots)
         assert sum(study.steps_by_phase().values()) <= 9 * FULL
         assert [row.number for row in study.rows()] == list(range(len(study.rows())))
-        assert phases(study).count("confirm") == 4 and phases(study) == sorted(phases(study), reverse=True)
+        assert phases(study).count("confirm") == 4
+        assert phases(study) == sorted(phases(study), reverse=True)
     again = open_study(root, config)
-    assert execute(again, slots=slots) == [] and again.over
+    assert execute(again, slots=slots) == []
+    assert again.over
 
 
 def test_a_larger_budget_goes_on_with_the_search(tmp_path: Path) -> None:
@@ -171,9 +175,11 @@ def test_time_that_was_spent_counts_and_the_time_between_drivers_does_not(tmp_pa
     study = open_study(tmp_path / "s", config, clock=clock)
     assert 8 <= study.elapsed() <= 10  # as of the last trial's end
     execute(study, train=clock.training)
-    assert 26 <= study.elapsed() <= 30 and phases(study).count("confirm") == 4
+    assert 26 <= study.elapsed() <= 30
+    assert phases(study).count("confirm") == 4
     again = open_study(tmp_path / "s", config, clock=clock)
-    assert execute(again) == [] and again.over
+    assert execute(again) == []
+    assert again.over
 
 
 def test_a_time_budget_that_is_gone_still_confirms_what_was_found(tmp_path: Path) -> None:
@@ -184,4 +190,5 @@ def test_a_time_budget_that_is_gone_still_confirms_what_was_found(tmp_path: Path
     for number in list(study._open):
         study.lost(number)
     execute(study, train=clock.training)
-    assert study.over and phases(study).count("confirm") > 0
+    assert study.over
+    assert phases(study).count("confirm") > 0

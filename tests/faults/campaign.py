@@ -4,14 +4,13 @@ import json
 import os
 import shutil
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psutil
 import yaml
@@ -19,6 +18,9 @@ import yaml
 from studies import ray_node, tune_lr
 from tune_lr.records.row import TrialRow
 from tune_lr.store.study_dir import StudyDir
+
+if TYPE_CHECKING:
+    import subprocess
 
 CANARY = "ca0a71" * 6 + "5eed"  # a key of 40 characters, which must stand in no file
 HERE = Path(__file__).parent

@@ -1,5 +1,6 @@
 """The LR range test: ramps, divergence, and bounds read from synthetic, seeded curves."""
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -132,7 +133,7 @@ def test_a_ramp_meets_its_ends_exactly_and_never_falls(low: float, ratio: float,
     ramp = Ramp(low, low * ratio, steps, mode, stairs=max(2, steps // 3) if mode == "staircase" else None)
     lrs = [ramp.lr(step) for step in range(steps)]
     assert (lrs[0], lrs[-1]) == (ramp.low, ramp.high)
-    assert all(a <= b * (1 + 1e-12) for a, b in zip(lrs, lrs[1:], strict=False))
+    assert all(a <= b * (1 + 1e-12) for a, b in itertools.pairwise(lrs))
 
 
 @pytest.mark.parametrize(
@@ -287,7 +288,9 @@ def test_pure_noise_abstains_in_nearly_all_curves(kind: str) -> None:
 @pytest.mark.parametrize("replicates", [1, 3])
 def test_the_bounds_hold_the_best_lr_within_a_decade_and_a_half(best: float, after: str, replicates: int) -> None:
     bounds = find_lr_bounds([curve(best=best, after=after, seed=seed) for seed in range(replicates)])
-    assert bounds.low is not None and bounds.high is not None and bounds.suggestion is not None
+    assert bounds.low is not None
+    assert bounds.high is not None
+    assert bounds.suggestion is not None
     assert bounds.low < best < bounds.high
     assert 0.2 * best < bounds.suggestion < best
     assert math.log10(bounds.high / bounds.low) <= 1.5
@@ -297,7 +300,8 @@ def test_the_bounds_hold_the_best_lr_within_a_decade_and_a_half(best: float, aft
 @pytest.mark.parametrize("height", [-5, 20])
 def test_a_spike_moves_the_suggestion_by_less_than_a_tenth_of_a_decade(place: int, height: float) -> None:
     clean, spiked = find_lr_bounds([curve()]), find_lr_bounds([replaced(curve(), {place: height})])
-    assert clean.suggestion is not None and spiked.suggestion is not None
+    assert clean.suggestion is not None
+    assert spiked.suggestion is not None
     assert abs(math.log10(spiked.suggestion / clean.suggestion)) < 0.1
 
 
@@ -314,7 +318,8 @@ def test_a_spike_moves_the_suggestion_by_less_than_a_tenth_of_a_decade(place: in
 def test_how_fast_the_ramp_rises_hardly_moves_the_answer(ramp: Ramp) -> None:
     bounds = find_lr_bounds([trained(np.array([ramp.lr(step) for step in range(ramp.steps)]))])
     reference = find_lr_bounds([trained(LRS)])
-    assert bounds.suggestion is not None and reference.suggestion is not None
+    assert bounds.suggestion is not None
+    assert reference.suggestion is not None
     assert abs(math.log10(bounds.suggestion / reference.suggestion)) < 0.2
 
 
@@ -322,9 +327,12 @@ def test_how_fast_the_ramp_rises_hardly_moves_the_answer(ramp: Ramp) -> None:
 @pytest.mark.parametrize("name", ["staircase", "linear"])
 def test_real_curves_of_other_ramps_are_read_rightly(name: str) -> None:
     bounds = find_lr_bounds([read_curve(DATA / f"lenet5_{name}.csv")])
-    assert bounds.status == "ok" and bounds.low is not None and bounds.high is not None
+    assert bounds.status == "ok"
+    assert bounds.low is not None
+    assert bounds.high is not None
     assert bounds.low < 0.18 < 0.56 <= bounds.high
-    assert bounds.suggestion is not None and 0.18 / 2.5 < bounds.suggestion < 0.18 * 2.5
+    assert bounds.suggestion is not None
+    assert 0.18 / 2.5 < bounds.suggestion < 0.18 * 2.5
 
 
 # From benchmarks/landscapes: what must lie inside for every one of six schedules to come within 2 % of its best loss.
@@ -343,8 +351,11 @@ def test_real_curves_of_other_ramps_are_read_rightly(name: str) -> None:
 def test_bounds_from_real_ramps_hold_the_best_lrs(workload: str, lowest: float, highest: float) -> None:
     with np.load(LANDSCAPES / f"{workload}.npz") as ramps:
         bounds = find_lr_bounds([(LRS, losses) for losses in ramps["tune_lr"][:3]])
-    assert bounds.low is not None and bounds.high is not None and bounds.suggestion is not None
-    assert bounds.low <= lowest and highest <= bounds.high
+    assert bounds.low is not None
+    assert bounds.high is not None
+    assert bounds.suggestion is not None
+    assert bounds.low <= lowest
+    assert highest <= bounds.high
     assert math.log10(bounds.high / bounds.low) <= 1.5
 
 
@@ -356,7 +367,8 @@ def test_real_ramps_four_times_as_fast_read_alike(workload: str) -> None:
         slow = find_lr_bounds([(LRS, losses) for losses in ramps["tune_lr"][:3]]).suggestion
         lrs = 1e-7 * 1e8 ** (np.arange(100) / 100)
         fast = find_lr_bounds([(lrs, losses) for losses in ramps["fastai"][:3]]).suggestion
-    assert slow is not None and fast is not None
+    assert slow is not None
+    assert fast is not None
     assert 0.4 < fast / slow < 2.5
 
 
@@ -369,13 +381,15 @@ def test_the_real_staircase_is_30_stairs_of_31_steps() -> None:
     lrs, losses = read_curve(DATA / "lenet5_staircase.csv")
     ramp = Ramp(1e-5, 1e-5 * 1.5**29, 930, "staircase", 30)
     assert lrs == pytest.approx([ramp.lr(step) for step in range(len(lrs))], rel=1e-5)
-    assert len(lrs) > 900 and DivergenceDetector().update(losses) == len(losses) - 1
+    assert len(lrs) > 900
+    assert DivergenceDetector().update(losses) == len(losses) - 1
 
 
 def test_replicates_on_different_lrs_are_pooled() -> None:
     bounds = find_lr_bounds([curve(), curve(seed=1, lrs=np.geomspace(1e-4, 10, 200)), curve(seed=2)])
     assert_close = find_lr_bounds([curve(), curve(seed=1), curve(seed=2)])
-    assert bounds.suggestion is not None and assert_close.suggestion is not None
+    assert bounds.suggestion is not None
+    assert assert_close.suggestion is not None
     assert abs(math.log10(bounds.suggestion / assert_close.suggestion)) < 0.1
 
 
@@ -396,9 +410,13 @@ def test_where_only_the_edge_is_seen_the_bounds_hang_on_it_and_say_so() -> None:
     # The regression's batches are of 8: its noise hides what the model learns before it diverges.
     with np.load(LANDSCAPES / "regression.npz") as ramps:
         bounds = find_lr_bounds([(LRS, losses) for losses in ramps["tune_lr"][:3]])
-    assert bounds.status == "ok" and bounds.edge_only and not bounds.fallen_lrs
-    assert bounds.low is not None and bounds.low < 0.01 < 0.046 < (bounds.high or 0.0)
-    assert bounds.suggestion_interval == (bounds.low, bounds.high) and bounds.high == np.median(bounds.divergence_lrs)
+    assert bounds.status == "ok"
+    assert bounds.edge_only
+    assert not bounds.fallen_lrs
+    assert bounds.low is not None
+    assert bounds.low < 0.01 < 0.046 < (bounds.high or 0.0)
+    assert bounds.suggestion_interval == (bounds.low, bounds.high)
+    assert bounds.high == np.median(bounds.divergence_lrs)
 
 
 def test_a_fall_that_noise_hides_shows_in_ramps_four_times_as_long() -> None:
@@ -408,12 +426,16 @@ def test_a_fall_that_noise_hides_shows_in_ramps_four_times_as_long() -> None:
     shown = [find_lr_bounds([trained(lrs, seed=3 * n + k, noise=1.0) for k in range(3)]) for n in range(10)]
     assert [sum(bounds.edge_only for bounds in found) for found in (hidden, shown)] == [10, 0]
     for bounds in hidden + shown:
-        assert bounds.low is not None and bounds.high is not None and bounds.low < BEST < bounds.high
+        assert bounds.low is not None
+        assert bounds.high is not None
+        assert bounds.low < BEST < bounds.high
 
 
 def test_intervals_span_the_replicates() -> None:
     bounds = find_lr_bounds([curve(best=best, seed=seed) for seed, best in enumerate([0.03, 0.05, 0.08])])
-    assert bounds.low is not None and bounds.suggestion is not None and bounds.suggestion_interval is not None
+    assert bounds.low is not None
+    assert bounds.suggestion is not None
+    assert bounds.suggestion_interval is not None
     least, most = bounds.suggestion_interval
     assert least < bounds.suggestion < most
     assert math.log10(most / least) == pytest.approx(math.log10(0.08 / 0.03), abs=0.1)
@@ -474,14 +496,17 @@ def assert_sound(bounds: LRBounds) -> None:
     json.dumps(bounds.to_dict(), allow_nan=False)
     if bounds.status != "ok":
         return
-    assert bounds.low is not None and bounds.high is not None and bounds.suggestion is not None
+    assert bounds.low is not None
+    assert bounds.high is not None
+    assert bounds.suggestion is not None
     assert 0 < bounds.low <= bounds.suggestion <= bounds.high < math.inf
     for figure, interval in (
         (bounds.low, bounds.low_interval),
         (bounds.suggestion, bounds.suggestion_interval),
         (bounds.high, bounds.high_interval),
     ):
-        assert interval is not None and interval[0] <= figure <= interval[1]
+        assert interval is not None
+        assert interval[0] <= figure <= interval[1]
 
 
 @settings(max_examples=40, deadline=None)

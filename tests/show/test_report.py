@@ -123,7 +123,8 @@ def test_nothing_is_fetched(page: Page) -> None:
     assert "default-src 'none'" in str(policy["content"])
     assert "script-src 'sha256-" in str(policy["content"])
     style = page.source.split("<style>")[1].split("</style>")[0]
-    assert "url(" not in style and "@import" not in style
+    assert "url(" not in style
+    assert "@import" not in style
 
 
 def test_the_ledger_counts_states_and_steps(page: Page) -> None:
@@ -142,7 +143,8 @@ def test_one_colour_per_schedule_and_stairs_for_steps(page: Page) -> None:
         for series in page.charts[name]["series"]:
             assert series["color"] == schedule_color(series["key"]), name
     stairs = {series["key"]: "stairs" in series for series in page.charts["lr_curves"]["series"]}
-    assert stairs["step"] and not stairs["cosine"]
+    assert stairs["step"]
+    assert not stairs["cosine"]
     assert set(stairs) == {"constant", "step", "exponential", "cosine", "onecycle", "cyclic"}
 
 
@@ -195,7 +197,7 @@ def test_a_fixed_ramp_is_shown_and_is_no_answer(tmp_path: Path) -> None:
     assert "fixed_ramp-0" in page.charts
     assert "onecycle at lr 0.31 leads the search" in page.text
     assert "ramp" not in {series["key"] for series in page.charts["loss_over_lr"]["series"]}
-    assert [one["name"] for one in page.charts["best_three-0"]["series"]][0] == "onecycle, lr 0.31 (trial 3)"
+    assert next(one["name"] for one in page.charts["best_three-0"]["series"]) == "onecycle, lr 0.31 (trial 3)"
 
 
 def test_the_timeline_has_every_trial_on_its_slot(study: StudyDir, page: Page) -> None:
@@ -220,7 +222,8 @@ def test_pictures(study: StudyDir) -> None:
     ]  # fmt: skip
     for path in pictures:
         width, height = _png_size(path)
-        assert width >= 1000 and height >= 600
+        assert width >= 1000
+        assert height >= 600
         assert path.stat().st_size > 15_000
 
 
@@ -339,7 +342,8 @@ def test_a_metric_that_grows(tmp_path: Path) -> None:
     assert re.search(r"onecycle at lr 0\.31 leads the search with val_accuracy 0\.9\d+", page.text)
     chart = page.charts["loss_over_lr"]
     crosses = [series["y"] for series in chart["series"] if series["marker"] == "cross"]
-    assert crosses and all(y[0] == pytest.approx(chart["y"]["low"], rel=1e-4) for y in crosses)
+    assert crosses
+    assert all(y[0] == pytest.approx(chart["y"]["low"], rel=1e-4) for y in crosses)
 
 
 @pytest.mark.parametrize("limit", [4, 50, 200])
@@ -349,15 +353,18 @@ def test_thinning_keeps_the_extremes_and_the_ends(limit: int) -> None:
     losses[1234], losses[3333], losses[77] = 90.0, -80.0, np.nan
     x, y = thin(steps, losses, limit)
     assert len(x) == len(y) <= limit
-    assert y.max() == 90.0 and y.min() == -80.0
-    assert x[0] == 0 and x[-1] == 4999
+    assert y.max() == 90.0
+    assert y.min() == -80.0
+    assert x[0] == 0
+    assert x[-1] == 4999
     assert (np.diff(x) > 0).all()
     np.testing.assert_array_equal(losses[x.astype(int)], y)  # its own points, no means
 
 
 def test_a_short_curve_is_not_thinned() -> None:
     x, y = thin([0, 1, 2, 3], [1.0, np.nan, np.inf, 2.0], 200)
-    assert x.tolist() == [0, 3] and y.tolist() == [1.0, 2.0]
+    assert x.tolist() == [0, 3]
+    assert y.tolist() == [1.0, 2.0]
 
 
 def test_every_schedule_has_a_colour() -> None:
@@ -443,11 +450,15 @@ def drawn_trials(count: int, loss: Callable[[str, float, float], float], seed: i
 
 def test_importance_finds_what_made_the_difference() -> None:
     by_lr = explained(drawn_trials(80, lambda name, lr, gamma: np.log10(lr / 0.03) ** 2))  # no straight line finds this
-    assert by_lr["lr", ""] > 0.8 and by_lr["lr_schedule", ""] < 0.15 and by_lr["gamma", "step"] < 0.3
+    assert by_lr["lr", ""] > 0.8
+    assert by_lr["lr_schedule", ""] < 0.15
+    assert by_lr["gamma", "step"] < 0.3
     by_name = explained(drawn_trials(80, lambda name, lr, gamma: float(name == "step")))
-    assert by_name["lr_schedule", ""] > 0.7 and by_name["lr", ""] < 0.15
+    assert by_name["lr_schedule", ""] > 0.7
+    assert by_name["lr", ""] < 0.15
     by_gamma = explained(drawn_trials(80, lambda name, lr, gamma: gamma))
-    assert by_gamma["gamma", "step"] > 0.8 and by_gamma["lr", "step"] < 0.3
+    assert by_gamma["gamma", "step"] > 0.8
+    assert by_gamma["lr", "step"] < 0.3
 
 
 def test_importance_of_nothing_is_nothing() -> None:
@@ -507,7 +518,8 @@ def test_a_widened_range_and_a_budget_are_said(tmp_path: Path) -> None:
     write_report(study)
     text = Page(study).text
     assert "After 6 trials the best one, at lr 1.1, lay at the edge of these bounds: the search went on from" in text
-    assert "0.011 to 3.79." in text and "Budget: 30m. Every trial to its end" in text
+    assert "0.011 to 3.79." in text
+    assert "Budget: 30m. Every trial to its end" in text
 
 
 @pytest.mark.usefixtures("words_only")
@@ -532,7 +544,8 @@ def test_a_schedule_stands_with_the_best_of_its_finalists_which_need_not_be_its_
     write_report(study)
     by_schedule = Page(study).text.split("By LR schedule")[1].split("Each LR schedule at the LR")[0]
     assert re.search(r" 0.31 0.05000 \[[^]]*\] 0.25 ", by_schedule)
-    assert by_schedule.count("[") == 2 and "0.06000" not in by_schedule
+    assert by_schedule.count("[") == 2
+    assert "0.06000" not in by_schedule
 
 
 @pytest.mark.usefixtures("words_only")
@@ -563,4 +576,5 @@ def test_report_in_the_terminal_without_an_answer(tmp_path: Path, capsys: pytest
 def test_an_axis_has_a_few_ticks_whatever_it_spans(low: float, high: float) -> None:
     ticks = Axis("val_loss", low, high, log=True).ticks()
     assert 3 <= len(ticks) <= 10
-    assert low <= ticks[0] and ticks[-1] <= high
+    assert low <= ticks[0]
+    assert ticks[-1] <= high

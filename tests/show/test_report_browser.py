@@ -78,7 +78,8 @@ def shared(browser: Browser, study: StudyDir) -> Opened:
 def opened(shared: Opened) -> Iterator[Opened]:
     """One tab for several tests, each of which leaves the table's order behind it and nothing else."""
     yield shared
-    assert shared.said == [] and len(shared.requests) == 1
+    assert shared.said == []
+    assert len(shared.requests) == 1
 
 
 def test_it_draws_every_chart_and_asks_for_nothing(opened: Opened) -> None:
@@ -98,7 +99,8 @@ def test_the_table_sorts_both_ways_with_what_is_missing_last(opened: Opened) -> 
     assert opened.trials() == list(range(TRIALS))
     page.get_by_role("button", name="lr", exact=True).click()
     lrs = [float(text) for text in page.locator("#trials tr.trial td:nth-child(6)").all_inner_texts()]
-    assert lrs == sorted(lrs) and len(set(lrs)) > 5
+    assert lrs == sorted(lrs)
+    assert len(set(lrs)) > 5
     loss = page.locator("#trials th").filter(has_text="val_loss")
     for direction in ("ascending", "descending"):
         loss.get_by_role("button").click()
@@ -134,7 +136,8 @@ def test_a_click_on_a_trial_shows_its_curves(opened: Opened) -> None:
     assert detail.locator(".chart svg").count() == 2
     assert detail.locator("xpath=preceding-sibling::tr[1]").locator("td").first.inner_text().strip() == "8"
     opened.page.locator("button[data-trial='4']").click()
-    assert detail.count() == 1 and button.get_attribute("aria-expanded") == "false"
+    assert detail.count() == 1
+    assert button.get_attribute("aria-expanded") == "false"
     opened.page.locator("button[data-trial='4']").click()
     assert detail.count() == 0
 
@@ -257,7 +260,8 @@ def test_hostile_texts_neither_run_nor_break_the_page(browser: Browser, tmp_path
     assert button.get_attribute("aria-pressed") == "false"
     opened.page.locator("#filter-schedule").select_option(HOSTILE)
     assert opened.trials() == [3, 9]
-    assert opened.said == [] and len(opened.requests) == 1
+    assert opened.said == []
+    assert len(opened.requests) == 1
     opened.context.close()
 
 

@@ -70,7 +70,8 @@ def test_rows_with_different_parameters_and_metrics_share_a_table(study: StudyDi
 
 def test_a_table_without_rows_has_a_header(study: StudyDir) -> None:
     study.write_rows([])
-    assert study.read_rows() == [] and study.trials_csv.read_text().count("\n") == 1
+    assert study.read_rows() == []
+    assert study.trials_csv.read_text().count("\n") == 1
 
 
 @settings(max_examples=40, deadline=None)
@@ -95,7 +96,8 @@ def test_numpys_numbers_are_written_as_numbers(study: StudyDir) -> None:
     row = TrialRow(0, "search", "complete", "step", value, {"step.gamma": value}, 0, 1, {"val_loss": value})
     study.write_rows([row])
     assert "np." not in study.trials_csv.read_text()
-    assert study.read_rows()[0].lr == float(value) and study.read_rows()[0].metrics == {"val_loss": float(value)}
+    assert study.read_rows()[0].lr == float(value)
+    assert study.read_rows()[0].metrics == {"val_loss": float(value)}
 
 
 @pytest.mark.parametrize(
@@ -125,7 +127,8 @@ def test_a_curve_comes_back_with_nan_where_nothing_was_measured(study: StudyDir)
     study.append_curve(path, [(1, 0.1, 2.0, None), (2, np.float64(0.1) * 3, math.nan, 0.5)])
     study.append_curve(path, [(3, 1e-5, math.inf, None)])
     curve = study.read_curve(path)
-    assert curve["step"] == [1, 2, 3] and curve["lr"] == [0.1, 0.1 * 3, 1e-5]
+    assert curve["step"] == [1, 2, 3]
+    assert curve["lr"] == [0.1, 0.1 * 3, 1e-5]
     assert curve["train_loss"] == pytest.approx([2.0, math.nan, math.inf], nan_ok=True)
     assert curve["val_loss"] == pytest.approx([math.nan, 0.5, math.nan], nan_ok=True)
     assert path.read_text().splitlines()[1] == "1,0.1,2.0,"
@@ -168,7 +171,8 @@ def test_range_curves_come_by_number(study: StudyDir) -> None:
 def test_a_float_is_read_back_as_the_same_float(study: StudyDir, value: float) -> None:
     study.write_yaml(study.best_yaml, {"lr": value})
     read = study.read_yaml(study.best_yaml)["lr"]
-    assert type(read) is float and read == value
+    assert type(read) is float
+    assert read == value
     assert yaml.safe_load(study.best_yaml.read_text())["lr"] == value  # also by whoever knows only YAML 1.1
 
 
@@ -191,7 +195,9 @@ def test_code_is_a_block_that_can_be_read_and_pasted(study: StudyDir) -> None:
     study.write_yaml(study.best_yaml, {"code": code})
     assert study.read_yaml(study.best_yaml) == {"code": code}
     text = study.best_yaml.read_text()
-    assert text.startswith("code: |\n") and "\n      optimizer,\n" in text and "\\n" not in text
+    assert text.startswith("code: |\n")
+    assert "\n      optimizer,\n" in text
+    assert "\\n" not in text
 
 
 def test_keys_stay_in_their_order(study: StudyDir) -> None:
@@ -232,7 +238,8 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(study: StudyDir
     before = names_in(study.root)
     with pytest.raises(yaml.YAMLError):
         study.write_yaml(study.best_yaml, {"lr": 2.0, "model": object()})
-    assert study.read_yaml(study.best_yaml) == {"lr": 1.0} and names_in(study.root) == before
+    assert study.read_yaml(study.best_yaml) == {"lr": 1.0}
+    assert names_in(study.root) == before
 
 
 def test_a_reader_that_holds_the_old_file_keeps_it(study: StudyDir) -> None:
@@ -274,7 +281,9 @@ def test_a_plain_name_is_a_study_name(name: str) -> None:
 def test_any_other_name_is_refused_in_one_line(name: str) -> None:
     with pytest.raises(InputError, match="not a study name") as error:
         check_study_name(name)
-    assert "\n" not in str(error.value) and "\0" not in str(error.value) and len(str(error.value)) < 400
+    assert "\n" not in str(error.value)
+    assert "\0" not in str(error.value)
+    assert len(str(error.value)) < 400
 
 
 def test_a_new_study_has_its_folders_and_says_its_format(study: StudyDir) -> None:
@@ -311,14 +320,16 @@ def test_a_file_in_the_studys_place_is_one_line_for_the_user(tmp_path: Path) -> 
 def test_a_trial_has_a_folder_with_its_parameters(study: StudyDir) -> None:
     study.start_trial(7, {"lr": 0.1})
     study.start_trial(7, {"lr": 0.2})
-    assert study.trial(7).name == "0007" and study.trial(12345).name == "12345"
+    assert study.trial(7).name == "0007"
+    assert study.trial(12345).name == "12345"
     assert json.loads((study.trial(7) / "params.json").read_text()) == {"lr": 0.2}
     assert study.curve(7).parent == study.checkpoint(7).parent == study.trial(7)
 
 
 def test_remove_deletes_the_study_and_nothing_beside_it(study: StudyDir) -> None:
     study.remove()
-    assert not study.root.exists() and study.root.parent.exists()
+    assert not study.root.exists()
+    assert study.root.parent.exists()
 
 
 @pytest.mark.parametrize("version", [None, 0, FORMAT_VERSION + 1, str(FORMAT_VERSION)])
@@ -397,7 +408,8 @@ with StudyDir(sys.argv[1]).lock():
 def test_one_process_holds_a_study_and_lets_go_however_it_ends(study: StudyDir, end: str) -> None:
     command = [sys.executable, "-c", HOLDER, str(study.root)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None and holder.stdin is not None
+        assert holder.stdout is not None
+        assert holder.stdin is not None
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(ResourceError, match=f"in use by process {holder.pid} on .*; one driver a study"):
             with study.lock():
@@ -409,17 +421,14 @@ def test_one_process_holds_a_study_and_lets_go_however_it_ends(study: StudyDir, 
 
 
 def test_the_same_process_cannot_hold_a_study_twice(study: StudyDir) -> None:
-    with study.lock():
-        with pytest.raises(ResourceError, match=f"process {os.getpid()}"):
-            with study.lock():
-                pass
+    with study.lock(), pytest.raises(ResourceError, match=f"process {os.getpid()}"), study.lock():
+        pass
     with study.lock():
         pass
 
 
 def test_a_study_is_let_go_of_after_an_error(study: StudyDir) -> None:
-    with pytest.raises(ZeroDivisionError):
-        with study.lock():
-            raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError), study.lock():
+        raise ZeroDivisionError
     with study.lock():
         pass

@@ -151,8 +151,10 @@ def test_the_figures_are_those_of_the_verdict(tmp_path: Path) -> None:
     best, verdict = answer_of(study).to_dict(), study.verdict()
     winner, second = verdict.finalists
     assert (best["lr_schedule"], best["lr"], best["trial"]) == (winner.lr_schedule, winner.lr, winner.trial)
-    assert best["mean"] == fmean(winner.values) and best["interval"] == list(winner.interval or ())
-    assert best["seeds"] == [1008, 1009] and best["values"] == list(winner.values)
+    assert best["mean"] == fmean(winner.values)
+    assert best["interval"] == list(winner.interval or ())
+    assert best["seeds"] == [1008, 1009]
+    assert best["values"] == list(winner.values)
     assert all("." not in name for name in best["parameters"])
     assert best["verdict"] == verdict.sentence
     assert best["metric"] == {"name": "val_loss", "goal": "minimize"}
@@ -196,7 +198,8 @@ def test_without_test_data_there_are_no_test_figures(tmp_path: Path) -> None:
         return ends_at_once(facts={}) if spec.phase == "test" else train(spec, config)
 
     study = finished(tmp_path / "s", untested)
-    assert study.test_result is not None and study.test_result["values"] == []
+    assert study.test_result is not None
+    assert study.test_result["values"] == []
     assert answer_of(study).to_dict()["test"] is None
 
 
@@ -208,19 +211,25 @@ def test_test_figures_of_a_former_winner_are_not_the_new_ones(tmp_path: Path) ->
 
     study = open_study(tmp_path / "s", config_of(parameters=FIXED_LR, num_trials=6))
     reports = len(execute(study, train=better, reports=12))  # the new trial and its two confirmations
-    assert reports == 12 and study.verdict().winner.trial == 9
-    assert study.test_result is not None and answer_of(study).to_dict()["test"] is None
+    assert reports == 12
+    assert study.verdict().winner.trial == 9
+    assert study.test_result is not None
+    assert answer_of(study).to_dict()["test"] is None
 
 
 def test_a_single_finalist_has_no_runner_up(tmp_path: Path) -> None:
     best = answer_of(finished(tmp_path / "s", confirm={"top": 1, "seeds": 2})).to_dict()
-    assert best["runner_up"] is None and len(best["finalists"]) == 1 and "no other finalist" in best["verdict"]
+    assert best["runner_up"] is None
+    assert len(best["finalists"]) == 1
+    assert "no other finalist" in best["verdict"]
 
 
 def test_without_confirmation_the_searchs_best_stands_with_one_seed(tmp_path: Path) -> None:
     best = answer_of(finished(tmp_path / "s", confirm={"top": 0, "seeds": 1})).to_dict()
     assert (best["interval"], best["runner_up"], best["test"]) == (None, None, None)
-    assert best["seeds"] == [7] and best["confirm_trials"] == [] and "nothing was confirmed" in best["verdict"]
+    assert best["seeds"] == [7]
+    assert best["confirm_trials"] == []
+    assert "nothing was confirmed" in best["verdict"]
 
 
 def test_without_a_completed_trial_there_is_no_best(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Batch sizes and optimizers that are searched: each combination with a range test and bounds of its own, all of them
 compared at equal samples. Whole studies, executed by tests/simulated.py."""
 
+import itertools
 import json
 import math
 import os
@@ -83,7 +84,8 @@ def test_reports_come_at_equal_samples_and_are_told_apart(data: st.DataObject) -
     every = data.draw(st.integers(-(-other // base), -(-other // base) + 100))
     reports = [equal_steps(k * every, base, other) for k in range(20)]
     assert all(abs(step * other - k * every * base) <= other / 2 for k, step in enumerate(reports))
-    assert reports[0] == 0 and all(a < b for a, b in zip(reports, reports[1:], strict=False))
+    assert reports[0] == 0
+    assert all(a < b for a, b in itertools.pairwise(reports))
     for k, step in enumerate(reports):
         assert steps_covered(step, base, other) // every == k
         assert k == 0 or steps_covered(step - 1, base, other) // every == k - 1
@@ -103,7 +105,8 @@ def test_what_is_left_out_is_the_first_that_is_searched() -> None:
 
 
 def test_a_space_without_them_has_one_combination_without_a_name() -> None:
-    assert config_of().combinations == [Combination()] and str(Combination()) == ""
+    assert config_of().combinations == [Combination()]
+    assert str(Combination()) == ""
     flat = config_of(parameters={**FIXED_LR, "optimizer": {"momentum": {"values": [0.8, 0.9]}}})
     assert flat.combinations == [Combination()]
     assert flat.to_dict()["parameters"]["optimizer"] == {"momentum": {"values": [0.8, 0.9]}}
@@ -141,7 +144,8 @@ ERRORS = [
 def test_a_mistake_is_one_line(parameters: dict[str, Any], changes: dict[str, Any], expected: str) -> None:
     with pytest.raises(InputError) as caught:
         both(**{"parameters": {**BOTH, **parameters}, **changes})
-    assert expected in str(caught.value) and "\n" not in str(caught.value)
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_every_optimizer_is_tried_before_a_trial_starts_at_both_ends() -> None:
@@ -154,7 +158,8 @@ def test_every_optimizer_is_tried_before_a_trial_starts_at_both_ends() -> None:
 
 def test_the_plan_counts_every_combinations_ramps_and_samples() -> None:
     planned = plan(both())
-    assert planned.ramps == 2 * 6 and planned.ramp_steps == 140  # 120 steps of 64, 128 and 256
+    assert planned.ramps == 2 * 6
+    assert planned.ramp_steps == 140
     assert planned.steps == 12 * 140 + (24 + 4) * 8
 
 
@@ -166,12 +171,16 @@ def test_each_combination_has_ramps_and_bounds_of_its_own(tmp_path: Path) -> Non
     study = whole_study(tmp_path / "s", both(), observers=[log])
     ramps = of_phase(study, "range_test")
     own, *others = study.config.combinations
-    assert own == Combination(128, "sgd") and [combination_of(row) for row in ramps[:2]] == [own, own]
+    assert own == Combination(128, "sgd")
+    assert [combination_of(row) for row in ramps[:2]] == [own, own]
     assert Counter(map(combination_of, ramps)) == dict.fromkeys(COMBINATIONS, 2)
-    assert log.of("bounds_found") == ["ok"] * 6 and log.of("phase_started")[0] == ("range_test", 12)
+    assert log.of("bounds_found") == ["ok"] * 6
+    assert log.of("phase_started")[0] == ("range_test", 12)
     found = json.loads((tmp_path / "s" / "bounds.json").read_text())
     combinations = found.pop("combinations")
-    assert study.bounds is not None and found == study.bounds.to_dict() and read_bounds(study.directory) == study.bounds
+    assert study.bounds is not None
+    assert found == study.bounds.to_dict()
+    assert read_bounds(study.directory) == study.bounds
     for entry, combination in zip(combinations, [own, *others], strict=True):
         assert (entry["batch_size"], entry["optimizer"]) == combination
         assert entry["ramps"] == [row.number for row in ramps if combination_of(row) == combination]
@@ -211,7 +220,9 @@ def test_only_the_ramps_without_an_answer_are_extended_once(tmp_path: Path, kill
     ]  # fmt: skip
     assert {str(of): bounds.status for of, bounds in study.all_bounds.items()} == {"sgd": "ok", "adamw": "no_descent"}
     assert any("range test of adamw: NO BOUNDS (no_descent)" in text for text in log.of("notice"))
-    assert study.bounds is not None and study.bounds.low is not None and study.bounds.high is not None
+    assert study.bounds is not None
+    assert study.bounds.low is not None
+    assert study.bounds.high is not None
     for row in of_phase(study, "search"):
         sgd = row.parameters["optimizer.name"] == "sgd"
         low, high = (study.bounds.low, study.bounds.high) if sgd else (1e-5, 10)
@@ -235,7 +246,9 @@ def test_each_trial_is_drawn_inside_its_own_bounds_and_sees_as_many_samples(tmp_
     assert {combination_of(row) for row in rows} == set(COMBINATIONS)
     for row, spec in zip(rows, specs(study, "search"), strict=True):
         bounds = study.all_bounds[combination_of(row)]
-        assert bounds.low is not None and bounds.high is not None and bounds.low <= row.lr <= bounds.high
+        assert bounds.low is not None
+        assert bounds.high is not None
+        assert bounds.low <= row.lr <= bounds.high
         size = row.parameters["batch_size"]
         assert spec["max_steps"] == {64: 16, 128: 8, 256: 4}[size]
         own = {"sgd": "optimizer.sgd.momentum", "adamw": "optimizer.adamw.weight_decay"}[
@@ -245,7 +258,8 @@ def test_each_trial_is_drawn_inside_its_own_bounds_and_sees_as_many_samples(tmp_
         params = study.directory.read_json(study.directory.trial(row.number) / "params.json")
         assert (params["lr"], params["batch_size"]) == (row.lr, size)
     positions = [trial.params["lr_position"] for trial in study._optuna["search"].trials]
-    assert min(positions) < 0.3 and max(positions) > 0.7
+    assert min(positions) < 0.3
+    assert max(positions) > 0.7
 
 
 def test_rungs_compare_trials_at_equal_samples(tmp_path: Path) -> None:
@@ -275,13 +289,16 @@ def test_the_answer_has_its_batch_size_its_steps_and_its_whole_optimizer(tmp_pat
     execute(study, train=with_adamw_and_256)
     best = answer_of(study).to_dict()
     decay = best["parameters"]["optimizer.adamw.weight_decay"]
-    assert best["optimizer"] == {"name": "adamw", "weight_decay": decay} and 1e-4 <= decay <= 1e-2
+    assert best["optimizer"] == {"name": "adamw", "weight_decay": decay}
+    assert 1e-4 <= decay <= 1e-2
     assert (best["batch_size"], best["parameters"]["batch_size"], best["max_steps"]) == (256, 256, 4)
     assert best["verdict"].startswith(f"{best['lr_schedule']} at lr {best['lr']:.3g} with adamw, batch 256 reaches")
-    assert "torch.optim.AdamW(" in best["code"] and "nesterov" not in best["code"]
+    assert "torch.optim.AdamW(" in best["code"]
+    assert "nesterov" not in best["code"]
     rows = {row.number: row for row in study.rows()}
     for number in best["confirm_trials"]:
-        assert rows[number].parameters == rows[best["trial"]].parameters and rows[number].steps == 4
+        assert rows[number].parameters == rows[best["trial"]].parameters
+        assert rows[number].steps == 4
     samples = sum(row.steps * row.parameters["batch_size"] for row in rows.values())
     assert best["steps"]["full_trainings"] == round(samples / (8 * 128), 1)
     directory.write_yaml(directory.best_yaml, best)
@@ -289,7 +306,8 @@ def test_the_answer_has_its_batch_size_its_steps_and_its_whole_optimizer(tmp_pat
         final = final_training(directory, trial)
         assert (final.batch_size, final.max_steps, final.report_every) == (256, 4, 1)
         assert (final.optimizer.name, final.optimizer.args) == ("adamw", {"weight_decay": decay})
-        assert final.combinations == [Combination()] and final.fixed[0].parameters.keys() <= {
+        assert final.combinations == [Combination()]
+        assert final.fixed[0].parameters.keys() <= {
             "floor",
             "step_size",
             "gamma",
@@ -310,7 +328,8 @@ def test_fixed_configurations_have_the_studys_own_batch_size_and_optimizer(tmp_p
 
 def test_an_lr_in_numbers_needs_no_range_test_and_is_drawn_as_it_stands(tmp_path: Path) -> None:
     study = whole_study(tmp_path / "s", both(parameters={**BOTH, "lr": {"min": 0.01, "max": 1.0}}))
-    assert of_phase(study, "range_test") == [] and study.bounds is None
+    assert of_phase(study, "range_test") == []
+    assert study.bounds is None
     for trial, row in zip(study._optuna["search"].trials, of_phase(study, "search"), strict=True):
         assert trial.params["lr"] == row.lr
 
@@ -328,7 +347,8 @@ def test_a_killed_study_goes_on_with_what_was_drawn_and_every_ramp_runs_once(tmp
         again = open_study(root, config)
         known = dict(again._specs)
         execute(again, slots=2)
-        assert again.over and {number: again._specs[number] for number in known} == known
+        assert again.over
+        assert {number: again._specs[number] for number in known} == known
         rows = again.rows()
         assert [row.phase for row in rows] == ["range_test"] * 8 + ["search"] * 6 + ["confirm"]
         assert Counter(map(combination_of, rows[:8])) == dict.fromkeys(config.combinations, 2)
@@ -356,11 +376,14 @@ def test_what_is_derived_tells_combinations_apart(tmp_path: Path) -> None:
     assert pictures == {"range_test.png", *others}
     page = study.directory.report_html.read_text()
     assert "LR range test of adamw, batch 64: loss over the ramped LR" in page
-    assert '"title":"samples"' in page and "optimizer adamw" in page and "batch_size 64" in page
+    assert '"title":"samples"' in page
+    assert "optimizer adamw" in page
+    assert "batch_size 64" in page
     rows = study.directory.read_rows()
     assert [row.parameters for row in rows] == [dict(row.parameters) for row in study.rows()]
     status = read_status(study.directory)
-    assert status.steps == sum(row.steps for row in rows) and status.steps_to_come == 0
+    assert status.steps == sum(row.steps for row in rows)
+    assert status.steps_to_come == 0
     shown = StringIO()
     show_outcome(Console(file=shown, width=200), finish(study))
     assert f"{study.all_bounds[Combination(64, 'adamw')].high:.3g}   adamw, batch 64" in shown.getvalue()

@@ -229,7 +229,8 @@ def test_a_lucky_trial_does_not_become_the_finalist(tmp_path: Path) -> None:
     study = open_study(tmp_path / "lucky", config_of(**settings))
     execute(study, train=train_with_luck)
     first = rank_search(study.rows(), "val_loss", "minimize")[0]
-    assert first.number == lucky.number and study.verdict().winner.trial != lucky.number
+    assert first.number == lucky.number
+    assert study.verdict().winner.trial != lucky.number
     assert abs(math.log10(study.verdict().winner.lr / BEST_LR)) < distance(lucky) / 2
 
 
@@ -266,7 +267,8 @@ def test_nothing_is_gained_where_a_trial_has_been() -> None:
         point(0.1, "onecycle", {"onecycle.cycle_momentum": 1.0}),  # which its LR does not show
     ]
     gains = expected_improvement(seen, np.array([0.0, 0.05, 0.1]), [*there, *new])
-    assert list(gains[:3]) == [0.0, 0.0, 0.0] and min(gains[3:]) > 0
+    assert list(gains[:3]) == [0.0, 0.0, 0.0]
+    assert min(gains[3:]) > 0
 
 
 def test_a_schedule_is_taken_to_be_as_good_as_those_with_a_similar_curve() -> None:
@@ -274,7 +276,8 @@ def test_a_schedule_is_taken_to_be_as_good_as_those_with_a_similar_curve() -> No
     like_cosine, like_step = point(0.1, "linear"), point(0.1, "step", gamma=0.55, step_size=0.5)
     cosine_is_better = expected_improvement(seen, np.array([0.0, 0.2]), [like_cosine, like_step])
     step_is_better = expected_improvement(seen, np.array([0.2, 0.0]), [like_cosine, like_step])
-    assert cosine_is_better[0] > step_is_better[0] and step_is_better[1] > cosine_is_better[1]
+    assert cosine_is_better[0] > step_is_better[0]
+    assert step_is_better[1] > cosine_is_better[1]
 
 
 def test_a_schedule_that_is_near_zero_for_most_of_the_training_is_expected_to_be_worse() -> None:
@@ -311,7 +314,8 @@ def test_gains_are_finite_and_not_negative_for_any_figures() -> None:
         seen = [point(float(rng.normal()), str(rng.choice(list(SIX)))) for _ in range(n)]
         figures = np.where(rng.random(n) < 0.3, 0.5, rng.random(n) / 2)
         gains = expected_improvement(seen, figures - figures.min(), [*seen[:5], point(0.6)])
-        assert np.isfinite(gains).all() and (gains >= 0).all()
+        assert np.isfinite(gains).all()
+        assert (gains >= 0).all()
 
 
 # --- the expected LR --------------------------------------------------------------------------------------------------
@@ -336,7 +340,8 @@ def test_a_suggestion_that_follows_from_the_divergence_alone_is_trusted_less(tmp
 
     study = open_study(tmp_path, config_of(**SEARCH))
     execute(study, train=noise_and_an_end)
-    assert study.bounds is not None and study.bounds.edge_only
+    assert study.bounds is not None
+    assert study.bounds.edge_only
     assert suggested_lr(study.bounds) == (study.bounds.suggestion, FROM_THE_EDGE)
     assert suggested_lr(replace(study.bounds, edge_only=False)) == (study.bounds.suggestion, SUGGESTED)
     assert suggested_lr(replace(study.bounds, suggestion=None)) == suggested_lr(None) == (None, UNKNOWN)

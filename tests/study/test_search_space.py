@@ -80,8 +80,10 @@ def test_each_parameter_is_drawn_as_it_says() -> None:
     for _, drawn in draws(space(CHOICES)):
         parameters = drawn.parameters
         if drawn.lr_schedule == "step":
-            assert type(parameters["step_size"]) is int and 20 <= parameters["step_size"] <= 60
-            assert type(parameters["gamma"]) is float and 0.1 <= parameters["gamma"] <= 0.9
+            assert type(parameters["step_size"]) is int
+            assert 20 <= parameters["step_size"] <= 60
+            assert type(parameters["gamma"]) is float
+            assert 0.1 <= parameters["gamma"] <= 0.9
         elif drawn.lr_schedule == "exponential":
             assert 0.001 <= parameters["final_factor"] <= 0.3
         elif drawn.lr_schedule == "onecycle":
@@ -110,7 +112,8 @@ def test_a_list_is_one_value_fixed_or_chosen_from_several() -> None:
     assert [drawn.parameters for _, drawn in draws(of, count=2)] == [{"milestones": one}] * 2
     of = space({"multistep": {"milestones": {"values": several}}})
     seen = [drawn.parameters["milestones"] for _, drawn in draws(of, count=20)]
-    assert all(milestones in seen for milestones in several) and all(milestones in several for milestones in seen)
+    assert all(milestones in seen for milestones in several)
+    assert all(milestones in several for milestones in seen)
 
 
 def test_one_lr_distribution_serves_all_schedules() -> None:
@@ -121,7 +124,9 @@ def test_one_lr_distribution_serves_all_schedules() -> None:
 
 def test_a_single_schedule_is_not_a_choice() -> None:
     for trial, drawn in draws(space({"cosine": {}}), count=3):
-        assert drawn.lr_schedule == "cosine" and drawn.parameters == {} and set(trial.params) == {"lr"}
+        assert drawn.lr_schedule == "cosine"
+        assert drawn.parameters == {}
+        assert set(trial.params) == {"lr"}
 
 
 def test_whole_bounds_include_both_ends() -> None:
@@ -144,7 +149,8 @@ def test_the_bounds_stand_where_the_space_says_range_test(lr: dict[str, Any], in
     of = space({"constant": {}}, lr)
     assert lr_interval(of.lr, BOUNDS) == interval
     lrs = [drawn.lr for _, drawn in draws(of)]
-    assert interval[0] <= min(lrs) and max(lrs) <= interval[1]
+    assert interval[0] <= min(lrs)
+    assert max(lrs) <= interval[1]
 
 
 def test_the_lr_is_drawn_evenly_over_its_decades() -> None:
@@ -154,7 +160,8 @@ def test_the_lr_is_drawn_evenly_over_its_decades() -> None:
 
 def test_a_fixed_lr_is_no_parameter() -> None:
     for trial, drawn in draws(space({"constant": {}}, {"value": 0.3}), count=3):
-        assert drawn == Draw(0.3, "constant", {}) and trial.params == {}
+        assert drawn == Draw(0.3, "constant", {})
+        assert trial.params == {}
 
 
 def test_an_lr_given_as_a_list_is_one_of_it() -> None:

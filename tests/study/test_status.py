@@ -54,21 +54,26 @@ def test_a_running_study_is_read_beside_its_driver(directory: StudyDir) -> None:
     rows, begun = study.rows(), study.begun()
     assert status.state == "running"
     assert status.driver == f"process {os.getpid()} on {os.uname().nodename}"
-    assert status.phase == "search" and status.phases["range_test"] == PhaseStatus(2, 0, 0, 0, 0, 0)
+    assert status.phase == "search"
+    assert status.phases["range_test"] == PhaseStatus(2, 0, 0, 0, 0, 0)
     searched = [row.state for row in rows if row.phase == "search"]
-    assert searched and begun
+    assert searched
+    assert begun
     counts = status.phases["search"]
     assert (counts.complete, counts.pruned) == (searched.count("complete"), searched.count("pruned"))
     assert (counts.running, counts.to_come) == (len(begun), 5 - len(searched) - len(begun))
     assert [trial.number for trial in status.running] == [spec.number for spec in begun]
     for trial in status.running:
         assert trial.step == len(directory.read_curve(directory.curve(trial.number))["step"])
-    assert status.bounds is not None and status.bounds["status"] == "ok"
-    assert status.left_s is not None and status.left_s > 0
+    assert status.bounds is not None
+    assert status.bounds["status"] == "ok"
+    assert status.left_s is not None
+    assert status.left_s > 0
     # The next driver goes on as if nobody had looked.
     study = Study(parse_config(SMALL), directory)
     execute(study, slots=2)
-    assert study.over and [row.number for row in study.rows()] == list(range(2 + 5 + 4))
+    assert study.over
+    assert [row.number for row in study.rows()] == list(range(2 + 5 + 4))
 
 
 def test_half_a_line_is_neither_read_nor_mended(directory: StudyDir) -> None:
@@ -96,10 +101,12 @@ def test_a_finished_study_says_what_it_has_come_to(directory: StudyDir, capsys: 
     assert status["verdict"] == outcome.answer.verdict
     assert status["leader"]["trial"] == outcome.answer.winner.trial
     assert status["leader"]["value"] == outcome.answer.winner.mean
-    assert status["steps"] == sum(row.steps for row in study.rows()) and status["steps_to_come"] == 0
+    assert status["steps"] == sum(row.steps for row in study.rows())
+    assert status["steps_to_come"] == 0
     assert main(["status", str(directory.root)]) == 0
     shown = capsys.readouterr().out
-    assert shown.startswith("study: finished\n") and outcome.answer.winner.lr_schedule in shown
+    assert shown.startswith("study: finished\n")
+    assert outcome.answer.winner.lr_schedule in shown
     assert contents(directory) == before
 
 
@@ -172,7 +179,8 @@ def test_stop_ends_a_driver_as_sigterm_does(directory: StudyDir, capsys: pytest.
         text=True,
     )
     with driver:
-        assert driver.stdout is not None and driver.stdout.readline() == "running\n"
+        assert driver.stdout is not None
+        assert driver.stdout.readline() == "running\n"
         assert main(["stop", str(directory.root)]) == 0
         # It has let go of the study when `stop` returns, and ends by itself.
         with directory.lock():

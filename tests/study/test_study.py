@@ -102,7 +102,8 @@ def failing(*numbers: int, how: Callable[[], Iterator[Report]] = lambda: ends_at
 def assert_whole(study: Study) -> None:
     """What holds at the end of every study, whatever happened on the way."""
     rows, root, config = study.rows(), study.directory.root, study.config
-    assert study.over and not study.stopped
+    assert study.over
+    assert not study.stopped
     assert [row.number for row in rows] == list(range(len(rows)))
     numbers: dict[str, list[int]] = {phase: [] for phase in PHASES}
     for trials in trials_by_phase(root).values():
@@ -120,7 +121,8 @@ def assert_whole(study: Study) -> None:
         curve = study.directory.range_curve if row.phase == "range_test" else study.directory.curve
         assert study.directory.read_curve(curve(row.number))["step"] == list(range(1, row.steps + 1))
     if config.confirm.top:
-        assert study.test_result is not None and study.test_result["trial"] == study.verdict().winner.trial
+        assert study.test_result is not None
+        assert study.test_result["trial"] == study.verdict().winner.trial
 
 
 def run_up_to(study: Study, phase: str) -> TrialSpec:
@@ -152,7 +154,8 @@ def test_each_phase_is_an_optuna_study_of_its_own_in_one_journal(tmp_path: Path)
     execute(study)
     for phase in PHASES:
         specs = [trial.user_attrs["spec"]["phase"] for trial in optuna_trials(tmp_path / "s", phase)]
-        assert specs and set(specs) == {phase}
+        assert specs
+        assert set(specs) == {phase}
     assert len(optuna_trials(tmp_path / "s", "search")) == study.config.num_trials
 
 
@@ -160,7 +163,8 @@ def test_only_the_search_has_parameters_and_intermediate_values(tmp_path: Path) 
     execute(open_study(tmp_path / "s"))
     for phase in ("range_test", "confirm"):
         for trial in optuna_trials(tmp_path / "s", phase):
-            assert trial.params == {} and trial.intermediate_values == {}
+            assert trial.params == {}
+            assert trial.intermediate_values == {}
     for trial in optuna_trials(tmp_path / "s", "search"):
         qualified = {name for name in trial.params if "." in name}
         assert all(name.startswith(f"{trial.params['lr_schedule']}.") for name in qualified)
@@ -170,8 +174,10 @@ def test_only_the_search_has_parameters_and_intermediate_values(tmp_path: Path) 
 def test_the_ramps_bounds_hold_every_drawn_lr(tmp_path: Path) -> None:
     study = open_study(tmp_path / "s", config_of(num_trials=20, confirm=NO_CONFIRMATION))
     execute(study)
-    assert study.bounds is not None and study.bounds.status == "ok"
-    assert study.bounds.low is not None and study.bounds.high is not None
+    assert study.bounds is not None
+    assert study.bounds.status == "ok"
+    assert study.bounds.low is not None
+    assert study.bounds.high is not None
     assert study.config.range_test.low < study.bounds.low < study.bounds.high < study.config.range_test.high
     assert all(study.bounds.low <= row.lr <= study.bounds.high for row in of_phase(study, "search"))
     assert json.loads((tmp_path / "s" / "bounds.json").read_text()) == study.bounds.to_dict()
@@ -181,7 +187,8 @@ def test_the_ramps_bounds_hold_every_drawn_lr(tmp_path: Path) -> None:
 def test_an_lr_given_as_numbers_needs_no_range_test(tmp_path: Path, lr: dict[str, Any]) -> None:
     study = open_study(tmp_path / "s", config_of(parameters={**FIXED_LR, "lr": lr}))
     execute(study)
-    assert of_phase(study, "range_test") == [] and study.bounds is None
+    assert of_phase(study, "range_test") == []
+    assert study.bounds is None
     assert_whole(study)
 
 
@@ -190,19 +197,25 @@ def test_a_range_test_alone_ends_after_its_ramps(tmp_path: Path) -> None:
     study = open_study(tmp_path / "s", phases=("range_test",), observers=[log])
     execute(study)
     assert [row.phase for row in study.rows()] == ["range_test"] * 2
-    assert study.over and study.error is None and log.of("bounds_found") == ["ok"]
+    assert study.over
+    assert study.error is None
+    assert log.of("bounds_found") == ["ok"]
 
 
 def test_a_range_test_alone_runs_also_where_the_space_gives_the_lr(tmp_path: Path) -> None:
     study = open_study(tmp_path / "s", config_of(parameters=FIXED_LR), phases=("range_test",))
     execute(study)
-    assert len(study.rows()) == 2 and study.bounds is not None and study.bounds.status == "ok"
+    assert len(study.rows()) == 2
+    assert study.bounds is not None
+    assert study.bounds.status == "ok"
 
 
 def test_without_confirmation_the_study_ends_with_the_search_and_touches_no_test_data(tmp_path: Path) -> None:
     study = open_study(tmp_path / "s", config_of(confirm=NO_CONFIRMATION))
     execute(study)
-    assert of_phase(study, "confirm") == [] and study.test_result is None and study.over
+    assert of_phase(study, "confirm") == []
+    assert study.test_result is None
+    assert study.over
 
 
 @pytest.mark.parametrize("sampler", ["gp", "random", "tpe"])
@@ -251,7 +264,8 @@ def test_what_an_observer_hears_of_is_on_disk_already(tmp_path: Path) -> None:
 
         def trial_ended(self, trial: TrialSpec, row: TrialRow) -> None:
             ended = optuna_trials(tmp_path / "s", trial.phase)[-1]
-            assert ended.state.is_finished() and ended.user_attrs["outcome"]["state"] == row.state
+            assert ended.state.is_finished()
+            assert ended.user_attrs["outcome"]["state"] == row.state
             super().trial_ended(trial, row)
 
     reader = Reader()
@@ -283,7 +297,9 @@ def test_a_diverged_trial_is_told_as_finite_and_worst_and_marked(
     execute(study, train=failing(1, how=lambda: ends_at_once(diverged=True, step=3, points=((3, 0.1, math.nan),))))
     row, told = study.rows()[1], optuna_trials(tmp_path / "s", "search")[1]
     assert (row.state, row.steps, row.reason) == ("diverged", 3, "diverged at step 3")
-    assert told.state == TrialState.COMPLETE and told.value == penalty and math.isfinite(penalty)
+    assert told.state == TrialState.COMPLETE
+    assert told.value == penalty
+    assert math.isfinite(penalty)
     assert optuna_study(tmp_path / "s", "search").best_trial.number != 1
     assert 1 not in [finalist.trial for finalist in study.verdict().finalists]
 
@@ -301,7 +317,9 @@ def test_a_pruned_trial_is_told_as_pruned_with_its_last_intermediate_value(tmp_p
     execute(study, train=by_number({0: 1.0, 1: 2.0}))
     row, told = study.rows()[1], optuna_trials(tmp_path / "s", "search")[1]
     assert (row.state, row.steps, row.metrics["val_loss"]) == ("pruned", 2, 2.0)
-    assert told.state == TrialState.PRUNED and told.value == 2.0 and told.intermediate_values == {2: 2.0}
+    assert told.state == TrialState.PRUNED
+    assert told.value == 2.0
+    assert told.intermediate_values == {2: 2.0}
 
 
 # loss of each trial in turn (constant over its steps), and the step that it reaches: at a rung, the trial that is among
@@ -362,13 +380,15 @@ def test_a_failed_trial_is_told_as_failed_and_the_others_go_on(tmp_path: Path) -
     row = study.rows()[3]
     assert (row.state, row.reason) == ("failed", "died 3 times")
     assert [t.state for t in optuna_trials(tmp_path / "s", "search")].count(TrialState.FAIL) == 1
-    assert len(study.rows()) == 11 and study.verdict().winner.trial != 3
+    assert len(study.rows()) == 11
+    assert study.verdict().winner.trial != 3
 
 
 def test_a_study_whose_trials_all_failed_ends_without_an_answer(tmp_path: Path) -> None:
     study = open_study(tmp_path / "s", config_of(parameters=FIXED_LR))
     execute(study, train=lambda spec, config: ends_at_once(failure="died 3 times"))
-    assert study.over and [row.state for row in study.rows()] == ["failed"] * 5
+    assert study.over
+    assert [row.state for row in study.rows()] == ["failed"] * 5
     with pytest.raises(NoAnswerError, match="no trial of the search was completed"):
         study.verdict()
 
@@ -382,7 +402,9 @@ def test_a_first_trial_that_fails_before_any_worker_answered_is_a_failed_trial(t
 def test_a_mistake_of_the_users_stops_the_study(tmp_path: Path) -> None:
     study = open_study(tmp_path / "s")
     execute(study, train=lambda spec, config: ends_at_once(mistake="workload: there is no module made_up"))
-    assert study.stopped and isinstance(study.error, InputError) and "made_up" in str(study.error)
+    assert study.stopped
+    assert isinstance(study.error, InputError)
+    assert "made_up" in str(study.error)
     assert study.next_trial() is None
 
 
@@ -394,7 +416,8 @@ def test_a_repaired_worker_group_is_a_notice_and_the_trial_goes_on(tmp_path: Pat
     log = Log()
     study = open_study(tmp_path / "s", observers=[log])
     execute(study, train=repaired)
-    assert len(log.of("notice")) == 1 and "trial 2: a worker was lost" in log.of("notice")[0]
+    assert len(log.of("notice")) == 1
+    assert "trial 2: a worker was lost" in log.of("notice")[0]
     assert_whole(study)
 
 
@@ -418,7 +441,9 @@ def test_an_interrupted_study_starts_nothing_more_and_can_be_gone_on_with(tmp_pa
     study = open_study(tmp_path / "s")
     execute(study, reports=10)
     study.interrupt()
-    assert study.stopped and study.error is None and study.next_trial() is None
+    assert study.stopped
+    assert study.error is None
+    assert study.next_trial() is None
     again = open_study(tmp_path / "s")
     execute(again)
     assert_whole(again)
@@ -445,9 +470,13 @@ def test_a_ramp_without_divergence_is_extended_once_and_may_then_answer(tmp_path
     execute(study, train=diverging_at(100.0))
     ramps = of_phase(study, "range_test")
     assert [(row.number, row.lr, row.seed) for row in ramps] == [(0, 10, 8), (1, 10, 9), (2, 1000, 10), (3, 1000, 11)]
-    assert study.bounds is not None and study.bounds.status == "ok" and study.bounds.high is not None
-    assert study.bounds.high > 10 and log.of("bounds_found") == ["ok"]
-    assert len(log.of("notice")) == 1 and "It runs again from 1e-05 to 1000" in log.of("notice")[0]
+    assert study.bounds is not None
+    assert study.bounds.status == "ok"
+    assert study.bounds.high is not None
+    assert study.bounds.high > 10
+    assert log.of("bounds_found") == ["ok"]
+    assert len(log.of("notice")) == 1
+    assert "It runs again from 1e-05 to 1000" in log.of("notice")[0]
     assert log.of("phase_started")[:2] == [("range_test", 2), ("range_test", 4)]
     assert_whole(study)
 
@@ -457,11 +486,15 @@ def test_a_ramp_that_never_diverges_is_extended_once_and_then_its_own_range_is_s
     study = open_study(tmp_path / "s", config_of(num_trials=12), observers=[log])
     execute(study, train=flat_ramps)
     assert len(of_phase(study, "range_test")) == 4
-    assert study.bounds is not None and study.bounds.status == "no_divergence" and study.bounds.low is None
+    assert study.bounds is not None
+    assert study.bounds.status == "no_divergence"
+    assert study.bounds.low is None
     assert log.of("bounds_found") == ["no_divergence"]
-    assert "NO BOUNDS (no_divergence)" in log.of("notice")[-1] and "1e-05 to 10" in log.of("notice")[-1]
+    assert "NO BOUNDS (no_divergence)" in log.of("notice")[-1]
+    assert "1e-05 to 10" in log.of("notice")[-1]
     lrs = [row.lr for row in of_phase(study, "search")]
-    assert all(1e-5 <= lr <= 10 for lr in lrs) and max(lrs) / min(lrs) > 1e3
+    assert all(1e-5 <= lr <= 10 for lr in lrs)
+    assert max(lrs) / min(lrs) > 1e3
     assert_whole(study)
 
 
@@ -476,7 +509,9 @@ def test_where_noise_hides_the_fall_the_bounds_are_those_of_the_edge(tmp_path: P
     execute(study, train=noisy)
     assert [row.steps for row in of_phase(study, "range_test")] == [101, 101]
     assert log.of("bounds_found") == ["ok"]
-    assert study.bounds is not None and study.bounds.edge_only and study.bounds.high == pytest.approx(1.0, rel=0.15)
+    assert study.bounds is not None
+    assert study.bounds.edge_only
+    assert study.bounds.high == pytest.approx(1.0, rel=0.15)
     assert_whole(study)
 
 
@@ -492,21 +527,28 @@ def test_a_study_killed_around_the_extended_ramp_extends_it_once(tmp_path: Path,
 def test_strict_ends_without_an_answer_where_the_range_test_abstains(tmp_path: Path) -> None:
     study = open_study(tmp_path / "s", strict=True)
     execute(study, train=flat_ramps)
-    assert isinstance(study.error, NoAnswerError) and "no_divergence" in str(study.error)
-    assert study.stopped and of_phase(study, "search") == [] and len(study.rows()) == 4
+    assert isinstance(study.error, NoAnswerError)
+    assert "no_divergence" in str(study.error)
+    assert study.stopped
+    assert of_phase(study, "search") == []
+    assert len(study.rows()) == 4
 
 
 def test_a_range_test_whose_ramps_all_failed_ends_the_study_and_says_why(tmp_path: Path) -> None:
     study = open_study(tmp_path / "s")
     execute(study, train=failing(0, 1))
-    assert isinstance(study.error, NoAnswerError) and "died 3 times" in str(study.error)
-    assert of_phase(study, "search") == [] and study.bounds is None
+    assert isinstance(study.error, NoAnswerError)
+    assert "died 3 times" in str(study.error)
+    assert of_phase(study, "search") == []
+    assert study.bounds is None
 
 
 def test_one_failed_ramp_leaves_the_answer_to_the_others(tmp_path: Path) -> None:
     study = open_study(tmp_path / "s")
     execute(study, train=failing(0))
-    assert study.bounds is not None and study.bounds.status == "ok" and study.bounds.replicates == 1
+    assert study.bounds is not None
+    assert study.bounds.status == "ok"
+    assert study.bounds.replicates == 1
 
 
 @pytest.mark.parametrize(
@@ -521,7 +563,8 @@ def test_a_ramp_is_extended_to_where_the_answer_may_lie(status: str, low: float,
     bounds = LRBounds(None, None, None, status, "", replicates=3)
     ramp = extended_ramp(Ramp(1e-5, 10.0, 300), bounds)
     assert (ramp.low, ramp.high) == (pytest.approx(low), pytest.approx(high))
-    assert abs(ramp.steps - steps) <= 1 and ramp.mode == "exponential"
+    assert abs(ramp.steps - steps) <= 1
+    assert ramp.mode == "exponential"
 
 
 # --- seeds, confirmation, test ------------------------------------------------------------------------------
@@ -533,7 +576,8 @@ def test_search_trials_share_one_seed_and_confirmations_are_fresh_and_paired(tmp
     assert {row.seed for row in of_phase(study, "search")} == {7}
     ramps = [row.seed for row in of_phase(study, "range_test")]
     confirm = [row.seed for row in of_phase(study, "confirm")]
-    assert len(set(ramps)) == 2 and {7} | set(ramps) == {7, 8, 9}
+    assert len(set(ramps)) == 2
+    assert {7} | set(ramps) == {7, 8, 9}
     assert confirm == [7 + CONFIRM_SEEDS] * 3 + [8 + CONFIRM_SEEDS] * 3  # seed by seed
     assert {finalist.seeds for finalist in study.verdict().finalists} == {(1008, 1009)}
 
@@ -554,7 +598,8 @@ def test_each_finalist_is_confirmed_as_it_was_searched(tmp_path: Path) -> None:
 def test_finalists_are_different_configurations(tmp_path: Path) -> None:
     study = open_study(tmp_path / "s", config_of(parameters=ONE_CONFIGURATION, confirm={"top": 3, "seeds": 2}))
     execute(study, train=by_number({2: 0.5}))
-    assert len(study.verdict().finalists) == 1 and len(of_phase(study, "confirm")) == 2
+    assert len(study.verdict().finalists) == 1
+    assert len(of_phase(study, "confirm")) == 2
     assert study.verdict().winner.trial == 2
 
 
@@ -576,7 +621,8 @@ def test_who_reads_the_journal_alone_knows_who_is_confirmed(tmp_path: Path) -> N
         journal.parent.mkdir(exist_ok=True)
         shutil.copy(study.directory.journal, journal)
         reader = Study(study.config, StudyDir(tmp_path / f"copy{seed}"))
-        assert reader.bounds is None and reader.total("confirm") == study.total("confirm") == 4
+        assert reader.bounds is None
+        assert reader.total("confirm") == study.total("confirm") == 4
 
 
 def passes_over_test_data(trained: list[TrialSpec]) -> list[TrialSpec]:
@@ -597,32 +643,40 @@ def test_the_test_data_is_touched_once_and_for_the_winner_alone(tmp_path: Path) 
     execute(study, train=remembering(seen))
     winner = study.verdict().winner
     (test,) = passes_over_test_data(seen)
-    assert seen[-1] == test and test.number == TEST
+    assert seen[-1] == test
+    assert test.number == TEST
     assert (test.lr, test.lr_schedule) == (winner.lr, winner.lr_schedule)
     assert test.checkpoints == tuple(str(study.directory.checkpoint(n)) for n in winner.confirm_trials)
-    assert study.test_result is not None and study.test_result["trial"] == winner.trial
+    assert study.test_result is not None
+    assert study.test_result["trial"] == winner.trial
     assert len(study.test_result["values"]) == 2
     assert TEST not in [row.number for row in study.rows()]
 
     again = open_study(tmp_path / "s")
     execute(again, train=remembering(seen))
-    assert len(passes_over_test_data(seen)) == 1 and again.over and again.test_result == study.test_result
+    assert len(passes_over_test_data(seen)) == 1
+    assert again.over
+    assert again.test_result == study.test_result
 
 
 def test_a_test_whose_slot_was_lost_is_issued_again(tmp_path: Path) -> None:
     study = open_study(tmp_path / "s")
     spec = run_up_to(study, "test")
     study.lost(spec.number)
-    assert study.next_trial() == spec and study.next_trial() is None
+    assert study.next_trial() == spec
+    assert study.next_trial() is None
     assert not study.report(TEST, next(train(spec, study.config)))
-    assert study.over and study.test_result is not None
+    assert study.over
+    assert study.test_result is not None
 
 
 def test_a_winner_that_cannot_be_tested_is_a_notice(tmp_path: Path) -> None:
     log = Log()
     study = open_study(tmp_path / "s", observers=[log])
     execute(study, train=failing(TEST))
-    assert study.over and study.error is None and study.test_result is None
+    assert study.over
+    assert study.error is None
+    assert study.test_result is None
     assert log.of("notice") == ["the winner could not be evaluated on the test data: died 3 times"]
 
 
@@ -656,11 +710,14 @@ def test_more_seeds_are_trained_only_where_they_would_decide(tmp_path: Path, dif
     execute(study, slots=3, train=apart_by(difference))
     assert sorted(seeds_of(study)) == sorted([*range(seeds)] * 2)
     verdict = study.verdict()
-    assert verdict.winner.lr_schedule == "constant" and len(verdict.winner.seeds) == seeds
+    assert verdict.winner.lr_schedule == "constant"
+    assert len(verdict.winner.seeds) == seeds
     assert bool(verdict.tied) is (difference == 0.002)
     notices = [text for text in log.of("notice") if "More seeds" in text]
-    assert len(notices) == (seeds == 6) and all("cannot be told apart at 3 seeds" in text for text in notices)
-    assert study.over and study.test_result is not None
+    assert len(notices) == (seeds == 6)
+    assert all("cannot be told apart at 3 seeds" in text for text in notices)
+    assert study.over
+    assert study.test_result is not None
 
 
 @pytest.mark.parametrize("slots", [1, 3])
@@ -705,18 +762,23 @@ def test_where_the_best_lr_lies_at_a_bound_the_search_goes_on_beyond_it(
     log = Log()
     study = open_study(tmp_path / "s", WIDE, observers=[log])
     execute(study, slots=slots, train=best_at(best))
-    assert study.bounds is not None and study.bounds.low is not None and study.bounds.high is not None
+    assert study.bounds is not None
+    assert study.bounds.low is not None
+    assert study.bounds.high is not None
     low, high = study.bounds.low, study.bounds.high
     wider = (low / 10**0.5, high) if side < 0 else (low, high * 10**0.5)
-    assert study.widened is not None and (study.widened["low"], study.widened["high"]) == pytest.approx(wider)
+    assert study.widened is not None
+    assert (study.widened["low"], study.widened["high"]) == pytest.approx(wider)
     assert study.directory.read_json(study.directory.widened_json) == study.widened
     assert sum("the search goes on from" in text for text in log.of("notice")) == 1
     drawn, after = lrs_of_search(study), study.widened["after"]
-    assert len(drawn) == 16 and after == 8
+    assert len(drawn) == 16
+    assert after == 8
     assert all(low <= lr <= high for lr in drawn[:after])
     assert sum(not low <= lr <= high for lr in drawn[after + slots - 1 :]) >= 3
     assert all(wider[0] <= lr <= wider[1] for lr in drawn)
-    assert study.over and [row.number for row in study.rows()] == list(range(len(study.rows())))
+    assert study.over
+    assert [row.number for row in study.rows()] == list(range(len(study.rows())))
 
 
 @pytest.mark.parametrize(
@@ -731,14 +793,18 @@ def test_where_the_best_lr_lies_at_a_bound_the_search_goes_on_beyond_it(
 def test_no_other_range_moves(tmp_path: Path, how: dict[str, Any], best: float) -> None:
     study = open_study(tmp_path / "s", config_of(**{**WIDE.to_dict(), **how}))
     execute(study, train=best_at(best))
-    assert study.widened is None and not study.directory.widened_json.exists()
-    assert optuna_trials(tmp_path / "s", "widened") == [] and len(of_phase(study, "search")) == 16
+    assert study.widened is None
+    assert not study.directory.widened_json.exists()
+    assert optuna_trials(tmp_path / "s", "widened") == []
+    assert len(of_phase(study, "search")) == 16
 
 
 def test_where_the_range_test_abstained_its_own_range_stands(tmp_path: Path) -> None:
     study = open_study(tmp_path / "s", WIDE)
     execute(study, train=lambda spec, config: (flat_ramps if spec.ramp else best_at(1e-9))(spec, config))
-    assert study.bounds is not None and study.bounds.status != "ok" and study.widened is None
+    assert study.bounds is not None
+    assert study.bounds.status != "ok"
+    assert study.widened is None
 
 
 def assert_goes_on_widened(root: Path, slots: int) -> None:
@@ -747,7 +813,8 @@ def assert_goes_on_widened(root: Path, slots: int) -> None:
     again = execute(study, slots=slots, train=best_at(1e3))
     assert not ended.keys() & {number for number, _ in again}
     assert {number: study.row(number) for number in ended} == ended
-    assert [row.number for row in study.rows()] == list(range(2 + 16)) and study.widened is not None
+    assert [row.number for row in study.rows()] == list(range(2 + 16))
+    assert study.widened is not None
     searched, widened = optuna_trials(root, "search"), optuna_trials(root, "widened")
     finished = [trial.number for trial in searched if trial.state.is_finished()]
     assert (
@@ -780,7 +847,8 @@ def test_a_driver_killed_in_the_middle_of_widening_goes_on_with_it(tmp_path: Pat
     before = len(study.directory.journal.read_bytes().splitlines())
     assert study.widened is None
     asked = study.next_trial()
-    assert asked is not None and study.widened is not None
+    assert asked is not None
+    assert study.widened is not None
     shutil.rmtree(study.directory.trial(asked.number))  # its folder comes after what is cut off below
     lines = study.directory.journal.read_bytes().splitlines(keepends=True)
     for kept in (before + 1, before + 2, before + 4, len(lines) - 4):
@@ -816,7 +884,8 @@ def test_a_longer_study_confirms_only_what_is_new_among_the_finalists(tmp_path: 
     assert [(spec.number, spec.phase) for spec in seen[:3]] == [(9, "search"), (10, "confirm"), (11, "confirm")]
     assert {spec.lr for spec in seen[:3]} == {longer.rows()[9].lr}
     winner = longer.verdict().winner
-    assert longer.test_result is not None and longer.test_result["trial"] == winner.trial
+    assert longer.test_result is not None
+    assert longer.test_result["trial"] == winner.trial
     assert len(passes_over_test_data(seen)) == (winner.trial == 9)
 
 
@@ -929,7 +998,9 @@ def test_a_study_killed_while_it_drew_a_trial_goes_on_and_draws_inside_the_bound
         cut_journal(count)
         if has_undrawn_trial(tmp_path / "s"):
             study = assert_goes_on(tmp_path / "s", SHORT, 1)
-            assert study.bounds is not None and study.bounds.low is not None and study.bounds.high is not None
+            assert study.bounds is not None
+            assert study.bounds.low is not None
+            assert study.bounds.high is not None
             assert all(study.bounds.low <= row.lr <= study.bounds.high for row in of_phase(study, "search"))
 
 
@@ -940,7 +1011,8 @@ def test_a_trial_that_was_asked_for_and_not_yet_written_down_gets_its_number_and
     known = specs_in(tmp_path / "s")
     study._optuna["search"].ask()
     again = assert_goes_on(tmp_path / "s", config, 1)
-    assert len(again.rows()) > len(known) and all(specs_in(tmp_path / "s")[n] == known[n] for n in known)
+    assert len(again.rows()) > len(known)
+    assert all(specs_in(tmp_path / "s")[n] == known[n] for n in known)
 
 
 @pytest.mark.parametrize("written", ["the report"])
@@ -974,7 +1046,8 @@ def test_a_killed_study_can_be_gone_on_with_in_another_place(tmp_path: Path) -> 
     spec = run_up_to(study, "confirm")
     (tmp_path / "s").rename(tmp_path / "elsewhere")
     taken_up = open_study(tmp_path / "elsewhere").next_trial()
-    assert taken_up is not None and taken_up.number == spec.number
+    assert taken_up is not None
+    assert taken_up.number == spec.number
     assert taken_up.checkpoint == str(StudyDir(tmp_path / "elsewhere").checkpoint(spec.number))
 
 
@@ -984,14 +1057,16 @@ def test_a_killed_test_pass_is_all_that_is_left_to_run(tmp_path: Path) -> None:
     seen: list[TrialSpec] = []
     again = open_study(tmp_path / "s")
     execute(again, train=remembering(seen))
-    assert seen == [spec] and again.test_result is not None
+    assert seen == [spec]
+    assert again.test_result is not None
 
 
 def test_reading_a_killed_study_takes_nothing_up(tmp_path: Path) -> None:
     execute(open_study(tmp_path / "s"), slots=2, reports=11)
     before = [optuna_trials(tmp_path / "s", phase) for phase in PHASES]
     reader = open_study(tmp_path / "s", resume=False)
-    assert reader.read_bounds() is not None and reader.rows()
+    assert reader.read_bounds() is not None
+    assert reader.rows()
     assert [optuna_trials(tmp_path / "s", phase) for phase in PHASES] == before
     assert TrialState.RUNNING in [trial.state for trial in before[1]]
 
@@ -1010,7 +1085,8 @@ def test_a_torn_last_line_is_cut_wherever_it_was_torn(tmp_path: Path) -> None:
         study = open_study(tmp_path / "s", config)
         assert journal.read_bytes().startswith(b"".join(lines[:-1]))
         first = study.next_trial()
-        assert first is not None and first.number == 0
+        assert first is not None
+        assert first.number == 0
         for line in journal.read_bytes().splitlines():
             json.loads(line)
         assert optuna_trials(tmp_path / "s", "search")[0].state == TrialState.RUNNING
@@ -1077,7 +1153,9 @@ def test_a_ramp_whose_curve_was_cut_ends_the_study_instead_of_moving_the_bounds(
         again = open_study(tmp_path / "s")
         while again.next_trial() is not None:
             pass
-        assert isinstance(again.error, ResourceError) and str(curve) in str(again.error) and again.stopped
+        assert isinstance(again.error, ResourceError)
+        assert str(curve) in str(again.error)
+        assert again.stopped
     curve.write_bytes(whole)
     execute(open_study(tmp_path / "s"))
 
@@ -1092,7 +1170,8 @@ def test_what_the_storage_refuses_ends_the_study_in_one_line(tmp_path: Path, mon
     monkeypatch.setattr(study.directory, "append_curve", refuses)
     report = next(train(spec, study.config))
     assert not study.report(spec.number, report)
-    assert study.stopped and isinstance(study.error, ResourceError)
+    assert study.stopped
+    assert isinstance(study.error, ResourceError)
     assert re.fullmatch(r"/\S+/curve.csv: cannot be read or written \(No space left on device\); .*", str(study.error))
     assert_goes_on(tmp_path / "s", config_of(), 1)
 
@@ -1101,7 +1180,8 @@ def test_an_empty_journal_is_a_study_that_has_not_begun(tmp_path: Path) -> None:
     StudyDir(tmp_path / "s").create({})
     (tmp_path / "s" / "study.journal").touch()
     study = open_study(tmp_path / "s")
-    assert study.rows() == [] and not study.over
+    assert study.rows() == []
+    assert not study.over
     execute(study)
     assert_whole(study)
 
@@ -1132,7 +1212,8 @@ def test_the_ramps_reports_are_those_of_the_landscape(tmp_path: Path) -> None:
     study = open_study(tmp_path / "s")
     execute(study)
     curve = study.directory.read_curve(study.directory.range_curve(0))
-    assert list(curve) == ["step", "lr", "loss"] and math.isnan(curve["loss"][-1])
+    assert list(curve) == ["step", "lr", "loss"]
+    assert math.isnan(curve["loss"][-1])
     expected = [ramp_loss(lr, 8) for lr in curve["lr"][:-1]]
     assert curve["loss"][:-1] == expected
 
@@ -1146,7 +1227,8 @@ def test_a_trial_that_somebody_stops_ends_alone(tmp_path: Path) -> None:
     stopped = study.row(3)
     assert (stopped.state, stopped.steps, stopped.reason) == ("pruned", 2, "stopped in Weights & Biases")
     others = [row for row in of_phase(study, "search") if row.number != 3]
-    assert {row.state for row in others} == {"complete"} and len(others) == SMALL["num_trials"] - 1
+    assert {row.state for row in others} == {"complete"}
+    assert len(others) == SMALL["num_trials"] - 1
 
 
 # --- fixed configurations -----------------------------------------------------------------------------------
@@ -1182,7 +1264,8 @@ def test_a_study_with_a_fixed_ramp_that_diverged_before_it_was_validated_goes_on
     study = open_study(tmp_path, config_of(fixed=FIXED))
     assert [(row.state, row.metrics) for row in study.rows() if row.label == "a ramp"] == [("complete", {})]
     execute(study, train=diverging)
-    assert study.over and study.verdict().winner.lr_schedule
+    assert study.over
+    assert study.verdict().winner.lr_schedule
 
 
 def test_fixed_configurations_teach_the_sampler_nothing(tmp_path: Path) -> None:
@@ -1226,7 +1309,8 @@ def test_a_parameter_may_be_a_list_through_search_confirmation_and_resume(tmp_pa
         execute(open_study(tmp_path / "s", config), slots=2, reports=reports)
     study = assert_goes_on(tmp_path / "s", config, 2)
     drawn = [row.parameters["multistep.milestones"] for row in study.rows() if row.lr_schedule == "multistep"]
-    assert drawn and all(milestones in how.get("values", [how.get("value")]) for milestones in drawn)
+    assert drawn
+    assert all(milestones in how.get("values", [how.get("value")]) for milestones in drawn)
     assert all(finalist.confirm_trials for finalist in study.verdict().finalists)
 
 

@@ -128,7 +128,8 @@ def test_a_finalist_knows_its_trials_seeds_and_figures() -> None:
     assert (winner.trial, winner.confirm_trials, winner.seeds, winner.values) == (0, (2, 3), (1001, 1002), (0.3, 0.5))
     assert winner.mean == pytest.approx(0.4)
     assert winner.interval == pytest.approx((0.4 - T1 * 0.1, 0.4 + T1 * 0.1), rel=1e-5)
-    assert winner.label == "step at lr 0.1" and winner.parameters == {"step.gamma": 0.5}
+    assert winner.label == "step at lr 0.1"
+    assert winner.parameters == {"step.gamma": 0.5}
 
 
 def test_confirmations_are_paired_by_seed_in_whatever_order_they_ended() -> None:
@@ -166,7 +167,8 @@ def test_where_every_finalist_diverged_under_a_fresh_seed_one_that_did_not_wins(
 def test_without_confirmation_the_search_alone_decides_and_the_verdict_says_so() -> None:
     verdict = judge(rows_of({0.1: 0.5, 0.2: 0.4}, {}), METRIC, GOAL)
     assert (verdict.winner.lr, verdict.winner.confirm_trials, verdict.winner.seeds) == (0.2, (), (0,))
-    assert verdict.winner.interval is None and verdict.differences == ()
+    assert verdict.winner.interval is None
+    assert verdict.differences == ()
     assert "with one seed; nothing was confirmed" in verdict.sentence
 
 
@@ -209,13 +211,17 @@ def test_the_difference_is_paired_and_its_interval_decides(
 
 def test_a_better_winner_where_more_is_better_has_a_positive_difference() -> None:
     verdict = judge(rows_of(TWO, {0.1: [0.90, 0.91, 0.92], 0.2: [0.80, 0.81, 0.82]}), METRIC, "maximize")
-    assert verdict.winner.lr == 0.1 and verdict.differences[0].mean == pytest.approx(0.1) and not verdict.tied
+    assert verdict.winner.lr == 0.1
+    assert verdict.differences[0].mean == pytest.approx(0.1)
+    assert not verdict.tied
 
 
 def test_one_fresh_seed_tells_nothing_apart() -> None:
     verdict = judge(rows_of(TWO, {0.1: [0.1], 0.2: [0.9]}), METRIC, GOAL)
-    assert verdict.differences[0].mean == pytest.approx(-0.8) and verdict.differences[0].interval is None
-    assert verdict.tied and "one seed cannot tell it from step at lr 0.2" in verdict.sentence
+    assert verdict.differences[0].mean == pytest.approx(-0.8)
+    assert verdict.differences[0].interval is None
+    assert verdict.tied
+    assert "one seed cannot tell it from step at lr 0.2" in verdict.sentence
 
 
 def test_the_runner_up_is_the_second_best_of_many() -> None:
@@ -282,7 +288,8 @@ def test_with_more_seeds_contenders_are_compared_on_all_and_the_others_stay_told
     more = CLOSE | {0.1: [*CLOSE[0.1], 0.31, 0.30, 0.32], 0.2: [*CLOSE[0.2], 0.35, 0.36, 0.36]}
     verdict = judge(rows_of(THREE, more), METRIC, GOAL, 3, 6)
     assert [(finalist.lr, len(finalist.seeds)) for finalist in verdict.finalists] == [(0.1, 6), (0.2, 6), (0.3, 3)]
-    assert verdict.tied == () and "beyond the noise of 6 seeds" in verdict.sentence
+    assert verdict.tied == ()
+    assert "beyond the noise of 6 seeds" in verdict.sentence
     # on the way there: the seeds that both have
     verdict = judge(rows_of(THREE, more | {0.2: more[0.2][:4]}), METRIC, GOAL, 3, 6)
     assert [len(finalist.seeds) for finalist in verdict.finalists] == [4, 4, 3]

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 # What `wandb leet inspect` calls; by itself it takes 0.05 s, not one.
 _spec = find_spec("wandb")
-assert _spec is not None and _spec.origin is not None
+assert _spec is not None
+assert _spec.origin is not None
 CORE = Path(_spec.origin).parent / "bin" / "wandb-core"
 
 

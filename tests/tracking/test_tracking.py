@@ -313,7 +313,8 @@ def test_beyond_it_points_are_left_out_and_no_extreme_is(steps: int) -> None:
     assert len(kept) <= MAX_POINTS + len(validated) + 6
     assert len(kept) >= MAX_POINTS / 3
     by_step = {row["train/step"]: row for row in kept}
-    assert list(by_step) == sorted(by_step) and len(by_step) == len(kept)
+    assert list(by_step) == sorted(by_step)
+    assert len(by_step) == len(kept)
     assert all(by_step[row["train/step"]] is row for row in [rows[0], rows[1234], rows[2345], *rows[-2:], *validated])
     every = math.ceil(steps / (MAX_POINTS // 2))
     for start in range(2 * every - 1, steps - every, every):

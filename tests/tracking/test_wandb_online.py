@@ -193,7 +193,8 @@ def test_runs_say_what_they_are(online: Ran) -> None:
     assert (ramp.name, ramp.job_type, ramp.group) == ("ramp #0", "range_test", "first")
     assert (trained.name, trained.job_type) == (f"{row.lr_schedule} lr={row.lr:.3g} #2", "search")
     assert trained.tags == ["search", row.lr_schedule, row.state]
-    assert trained.config["lr"] == row.lr and trained.config["lr_schedule"] == row.lr_schedule
+    assert trained.config["lr"] == row.lr
+    assert trained.config["lr_schedule"] == row.lr_schedule
     assert {name: trained.config[name] for name in row.parameters} == row.parameters
     assert {arrived.exit_code for arrived in online.server.runs.values()} == {0}
 
@@ -218,8 +219,10 @@ def test_one_run_sums_the_study_up(fixture: str, request: pytest.FixtureRequest)
     directory, summary = ran.directory, ran.server.runs["abcd1234-summary"]
     assert (summary.name, summary.job_type, summary.group) == ("first summary", "summary", "first")
     best, bounds = directory.read_yaml(directory.best_yaml), directory.read_json(directory.bounds_json)
-    assert summary.summary["best/lr"] == best["lr"] and summary.summary["best/verdict"] == best["verdict"]
-    assert summary.summary["bounds/low"] == bounds["low"] and summary.summary["bounds/status"] == "ok"
+    assert summary.summary["best/lr"] == best["lr"]
+    assert summary.summary["best/verdict"] == best["verdict"]
+    assert summary.summary["bounds/low"] == bounds["low"]
+    assert summary.summary["bounds/status"] == "ok"
 
     tables = {
         path.split("/")[-1].split("_0_")[0]: json.loads(content)
@@ -229,7 +232,8 @@ def test_one_run_sums_the_study_up(fixture: str, request: pytest.FixtureRequest)
     rows = read_table(tables["leaderboard"])
     assert {row["trial"] for row in rows} == {row.number for row in ran.rows if row.phase != "range_test"}
     losses = [row["val_loss"] for row in rows if row["state"] == "complete"]
-    assert losses == sorted(losses) and len(losses) > 5
+    assert losses == sorted(losses)
+    assert len(losses) > 5
     families = read_table(tables["best_of_family"])
     searched = [row for row in ran.rows if row.phase == "search" and row.state == "complete"]
     for family in families:
@@ -240,7 +244,8 @@ def test_one_run_sums_the_study_up(fixture: str, request: pytest.FixtureRequest)
     (picture,) = [content for path, content in ran.server.files.items() if "media/images/range_test" in path]
     assert picture == directory.range_test_png.read_bytes()
     artifact = ran.server.artifacts["study-first"]
-    assert artifact.type == "study" and artifact.committed
+    assert artifact.type == "study"
+    assert artifact.committed
     for path in (directory.best_yaml, directory.report_html, directory.trials_csv, directory.study_yaml):
         assert artifact.files[path.name] == path.read_bytes()
 
@@ -334,7 +339,8 @@ def test_the_workspace_opens_arranged(
     assert (scatter["xAxis"], scatter["yAxis"]) == ("config:lr.value", "summary:val_loss")
     assert scatter["xAxisLogScale"] is True
     columns = [column["accessor"] for column in sections["Parameters"][0]["config"]["columns"]]
-    assert columns[:2] == ["config:lr_schedule.value", "config:lr.value"] and columns[-1] == "summary:val_loss"
+    assert columns[:2] == ["config:lr_schedule.value", "config:lr.value"]
+    assert columns[-1] == "summary:val_loss"
     assert {panel["config"]["limit"] for panel in sections["Best three"]} == {3}
 
     (runs,) = section["runSets"]
@@ -353,7 +359,8 @@ def test_without_the_extra_the_dashboard_says_what_to_install(
     monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)  # as Python marks what cannot be imported
     assert main(["dashboard", str(online.directory.root)]) == 4
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: dashboard: needs wandb-workspaces") and "pip install 'tune-lr[dashboard]'" in line
+    assert line.startswith("error: dashboard: needs wandb-workspaces")
+    assert "pip install 'tune-lr[dashboard]'" in line
 
 
 # --- trouble ----------------------------------------------------------------------------------------------------------
@@ -371,14 +378,19 @@ def test_without_a_key_or_a_server_one_line_says_what_to_do(
     use(online.server, monkeypatch)
     monkeypatch.setenv("WANDB_API_KEY", "")
     code, line = refusal()
-    assert code == 2 and line.startswith(f"error: {command}: needs a W&B key") and "WANDB_API_KEY" in line
+    assert code == 2
+    assert line.startswith(f"error: {command}: needs a W&B key")
+    assert "WANDB_API_KEY" in line
     monkeypatch.setenv("WANDB_API_KEY", KEY[::-1])
     code, line = refusal()
-    assert code == 2 and line.startswith(f"error: {command}: {online.server.url} refuses the key")
+    assert code == 2
+    assert line.startswith(f"error: {command}: {online.server.url} refuses the key")
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{closed_port()}")
     code, line = refusal()
-    assert code == 4 and "gives no answer (" in line and line.endswith("run this line again")
+    assert code == 4
+    assert "gives no answer (" in line
+    assert line.endswith("run this line again")
 
 
 def test_online_with_a_wrong_key_is_refused_before_anything_starts(

@@ -60,12 +60,17 @@ def test_a_state_comes_back_as_it_was() -> None:
     }
     back = unpack(pack(state), CPU)
     assert list(back) == list(state)
-    assert back["numbers"] == state["numbers"] and back["tuple"] == state["tuple"]
+    assert back["numbers"] == state["numbers"]
+    assert back["tuple"] == state["tuple"]
     assert [type(value) for value in back["numbers"]] == [type(value) for value in state["numbers"]]
-    assert torch.equal(back[0]["half"], state[0]["half"]) and back[0]["half"].dtype == torch.bfloat16
-    assert back[0]["step"].shape == () and back[0]["none"].shape == (0,)
-    assert torch.equal(back["tied"][0], tied) and torch.equal(back["tied"][1], tied.T)
-    assert torch.equal(back["image"], image) and back["image"].stride() == image.stride()
+    assert torch.equal(back[0]["half"], state[0]["half"])
+    assert back[0]["half"].dtype == torch.bfloat16
+    assert back[0]["step"].shape == ()
+    assert back[0]["none"].shape == (0,)
+    assert torch.equal(back["tied"][0], tied)
+    assert torch.equal(back["tied"][1], tied.T)
+    assert torch.equal(back["image"], image)
+    assert back["image"].stride() == image.stride()
     assert torch.equal(back["part"], state["part"])
 
 
@@ -228,10 +233,13 @@ def test_one_that_is_damaged_in_any_byte_is_noticed_and_the_one_before_is_taken(
             path.write_bytes(flipped)
             found, refused = directory.newest_checkpoint(7, 99)
             if found == checkpoint_at(30):  # nothing but the manifest's layout
-                assert path.name == MANIFEST and whole[place : place + 1].isspace() and not refused
+                assert path.name == MANIFEST
+                assert whole[place : place + 1].isspace()
+                assert not refused
             else:
                 assert found == checkpoint_at(20)
-                assert len(refused) == 1 and "checkpoint at step 30 is damaged" in refused[0]
+                assert len(refused) == 1
+                assert "checkpoint at step 30 is damaged" in refused[0]
         path.write_bytes(whole)
     assert directory.newest_checkpoint(7, 99) == (checkpoint_at(30), [])
 
@@ -246,7 +254,8 @@ def test_one_that_is_damaged_by_a_cut_is_noticed_and_the_one_before_is_taken(
             assert directory.newest_checkpoint(7, 99)[0] == checkpoint_at(20)
         path.unlink()
         found, refused = directory.newest_checkpoint(7, 99)
-        assert found == checkpoint_at(20) and len(refused) == 1
+        assert found == checkpoint_at(20)
+        assert len(refused) == 1
         path.write_bytes(whole)
 
 
@@ -344,7 +353,7 @@ def test_a_killed_study_goes_on_from_its_checkpoints_and_ends_as_if_nothing_had_
         went_on = dict(begun)[number]
         # The one at the last report is written when the next is asked for: never before the report is on disk.
         assert went_on == (reported[-2] if len(reported) > 1 else 0)
-        assert [step for trial, step in after if trial == number][0] > went_on
+        assert next(step for trial, step in after if trial == number) > went_on
         said = f"trial {number}: goes on from its checkpoint at step {went_on}"
         assert (said in log.of("notice")) == (went_on > 0)
         if went_on:
@@ -415,7 +424,8 @@ def test_without_a_whole_checkpoint_a_trial_begins_anew(tmp_path: Path) -> None:
     for folder in directory.checkpoints_of(0).iterdir():
         (folder / MANIFEST).unlink()
     step, said = goes_on(tmp_path / "s")
-    assert step == 0 and len(said) == 2
+    assert step == 0
+    assert len(said) == 2
 
 
 @pytest.mark.parametrize(("points", "expected"), [(7, 6), (8, 8), (5, 0), (0, 0)])
@@ -440,7 +450,8 @@ def test_a_trial_whose_slot_was_lost_goes_on_from_its_checkpoint(tmp_path: Path)
     directory, _ = killed_with_checkpoints(tmp_path / "s")
     study = open_study(tmp_path / "s", config_of(max_steps=12, pruner={"name": "none"}, parameters=ONE))
     spec = study.next_trial()
-    assert spec is not None and (spec.number, spec.resume) == (0, 8)
+    assert spec is not None
+    assert (spec.number, spec.resume) == (0, 8)
     study.lost(0)
     again = study.next_trial()
     assert again == spec

@@ -107,7 +107,8 @@ def test_ramps_and_pruned_trials_on_a_warm_gpu(tmp_path: Path, record_property: 
     one_gpu("ddp, range test and pruning", record_property)
     recorder = Recorder()
     outcome = run_study(tmp_path / "study", toy(scaling={"gpus_per_worker": 1, "max_concurrent": 1}), recorder)
-    assert outcome.answer is not None and outcome.failed == 0
+    assert outcome.answer is not None
+    assert outcome.failed == 0
     assert len(recorder.workers) == 1
 
 
@@ -159,7 +160,8 @@ def test_what_breaks_on_a_gpu_ends_its_trial_alone(
         scaling={"gpus_per_worker": 1, "max_concurrent": 1},
     )
     first, second = run_study(tmp_path / "study", space, recorder).study.rows()
-    assert first.state == "failed" and reason in first.reason
+    assert first.state == "failed"
+    assert reason in first.reason
     assert second.state == "complete"
     assert len(recorder.workers) == 2
 

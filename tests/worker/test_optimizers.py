@@ -4,12 +4,11 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
 
 from simulated import FACTS, FIXED_LR, config_of, execute, open_study, train
@@ -21,6 +20,9 @@ from tune_lr.run import make_task
 from tune_lr.study.answer import answer_of
 from tune_lr.worker.checks import check_task
 from tune_lr.worker.optimizers import cycles_momentum, make_optimizer
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
 
 TORCH = {
     "adadelta": "Adadelta", "adafactor": "Adafactor", "adagrad": "Adagrad", "adam": "Adam", "adamax": "Adamax",
@@ -255,7 +257,9 @@ def test_momentum_is_cycled_only_where_the_optimizer_has_any(
 @pytest.mark.parametrize("name", ["adagrad", "AdaGrad", "adafactor"])
 def test_where_a_range_test_says_little_the_caveat_says_why(name: str) -> None:
     caveat = range_test_caveat(name)
-    assert caveat is not None and caveat.lower().startswith(name.lower()) and "parameters.lr" in caveat
+    assert caveat is not None
+    assert caveat.lower().startswith(name.lower())
+    assert "parameters.lr" in caveat
 
 
 def test_elsewhere_there_is_no_caveat() -> None:

@@ -112,7 +112,8 @@ def test_a_batch_size_and_an_optimizer_of_a_trials_own_are_those_of_a_task_bit_f
 def test_trials_of_all_batch_sizes_report_after_as_many_samples(batch_size: int, steps: list[int]) -> None:
     task = make_task(report_every=10, batch_sizes=(24, 32, 50))
     reports = train(regression(), task, make_trial(batch_size=batch_size, max_steps=steps[-1]))
-    assert [report.step for report in reports] == steps and all(report.metrics for report in reports)
+    assert [report.step for report in reports] == steps
+    assert all(report.metrics for report in reports)
 
 
 def test_the_seed_decides_weights_order_and_masks() -> None:

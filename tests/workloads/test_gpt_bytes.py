@@ -81,7 +81,8 @@ def test_by_default_it_reads_the_sources_of_the_standard_library() -> None:
     assert len(train) == 168_000
     assert all(b"self" in part and b"return" in part for part in (train, val, test))
     item = workload.train_data[0]
-    assert torch.equal(item["input_ids"], item["labels"]) and item["input_ids"].dtype == torch.int64
+    assert torch.equal(item["input_ids"], item["labels"])
+    assert item["input_ids"].dtype == torch.int64
 
 
 @pytest.mark.parametrize(
@@ -155,7 +156,8 @@ def test_a_whole_study(tmp_path: Path) -> None:
     }
     study = tune_lr.search("gpt_bytes", name="study", out=tmp_path, settings=settings, wandb="disabled")
     best = study.best
-    assert best is not None and best["mean"] < 4
+    assert best is not None
+    assert best["mean"] < 4
     assert best["test"]["bits_per_byte"] == pytest.approx(best["test"]["loss"] / math.log(2), rel=1e-6)
     assert not any(row.state == "failed" for row in study.rows)
     for row in study.rows:

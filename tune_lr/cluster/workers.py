@@ -12,7 +12,6 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,6 +24,8 @@ from tune_lr.records.trial import Report, Task, TrialSpec
 from tune_lr.store.study_dir import Checkpoint
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tune_lr.worker.training import Training
     from tune_lr.workloads import Workload
 

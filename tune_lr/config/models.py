@@ -381,7 +381,7 @@ class Parameters(_Model):
     @field_serializer("optimizer")
     def _by_name(self, choices: Mapping[str, Mapping[str, Distribution]]) -> dict[str, Any]:
         plain = {name: {key: how.model_dump() for key, how in drawn.items()} for name, drawn in choices.items()}
-        return plain[""] if "" in plain else {"choices": plain}
+        return plain.get("", {"choices": plain})
 
     @field_validator("lr_schedule", mode="before")
     @classmethod
@@ -694,7 +694,7 @@ def _issue(error: ErrorDetails) -> Issue:
 def _model_at(path: FieldPath) -> type[BaseModel]:
     model: type[BaseModel] = Config
     for part in path:
-        if "choices" == part:
+        if part == "choices":
             return Distribution
         if str(part) not in model.model_fields:  # an argument of the optimizer
             continue

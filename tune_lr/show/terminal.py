@@ -119,7 +119,9 @@ class Progress:
     def bounds_found(self, bounds: LRBounds, combination: str = "") -> None:
         of = f" of {escape(combination)}" if combination else ""
         if bounds.status == "ok":
-            assert bounds.low is not None and bounds.high is not None and bounds.suggestion is not None
+            assert bounds.low is not None
+            assert bounds.high is not None
+            assert bounds.suggestion is not None
             text = f"[bold]LR bounds{of}: {bounds.low:.3g} to {bounds.high:.3g}[/], suggestion {bounds.suggestion:.3g}"
         else:
             text = f"[bold yellow]no LR bounds{of}[/] ({bounds.status})"

@@ -136,7 +136,8 @@ def _draw(trial: Suggests, name: str, how: Distribution) -> Any:
         return json.loads(trial.suggest_categorical(name, [json.dumps(value) for value in how.values]))
     if how.values is not None:
         return trial.suggest_categorical(name, list(how.values))
-    assert how.min is not None and how.max is not None
+    assert how.min is not None
+    assert how.max is not None
     if how.distribution == "int_uniform":
         return trial.suggest_int(name, int(how.min), int(how.max))
     return trial.suggest_float(name, how.min, how.max, log=how.distribution == "log_uniform_values")

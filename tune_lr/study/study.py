@@ -938,7 +938,8 @@ def _fixed_spec(number: int, config: Config, index: int) -> TrialSpec:
     if fixed.ramp is not None:
         how = fixed.ramp
         return replace(spec, lr=how.high, ramp=Ramp(how.low, how.high, steps, how.mode, how.stairs))
-    assert fixed.lr is not None and fixed.lr_schedule is not None
+    assert fixed.lr is not None
+    assert fixed.lr_schedule is not None
     return replace(spec, lr=fixed.lr, lr_schedule=fixed.lr_schedule, parameters=fixed.parameters)
 
 

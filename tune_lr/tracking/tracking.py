@@ -94,7 +94,7 @@ def choose_mode(asked: str | None) -> Mode:
         with suppress(ResourceError):  # it may answer later; until then, nothing is lost
             check_server("--wandb", "or use --wandb offline")
     if asked in ("offline", "disabled"):
-        return cast(Mode, asked)
+        return cast("Mode", asked)
     return "online" if has_key() else "offline"
 
 
@@ -611,7 +611,7 @@ class WandbProcess:
             thread.join()
         for pipe in (self._process.stdin, self._process.stdout):
             with suppress(OSError):  # what it did not take any more
-                cast(IO[bytes], pipe).close()
+                cast("IO[bytes]", pipe).close()
 
     @property
     def sync_command(self) -> str:
@@ -619,7 +619,7 @@ class WandbProcess:
 
     def _send(self) -> None:
         """What is told, to the process: a thread, since a study does not wait for a pipe."""
-        pipe, event = cast(IO[bytes], self._process.stdin), object()
+        pipe, event = cast("IO[bytes]", self._process.stdin), object()
         while event is not None:
             event = self._events.get()
             with suppress(OSError):  # it has gone; _receive says so
@@ -629,7 +629,7 @@ class WandbProcess:
     def _receive(self) -> None:
         """What the process tells: runs that somebody stops, and at last how it went."""
         try:
-            while (told := pickle.load(cast(IO[bytes], self._process.stdout)))[0] == "stop":
+            while (told := pickle.load(cast("IO[bytes]", self._process.stdout)))[0] == "stop":
                 if self.stop_trial is not None:
                     self.stop_trial(*told[1:])
             _, self.mode, self.trouble = told

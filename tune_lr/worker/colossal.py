@@ -8,11 +8,10 @@ import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.amp.grad_scaler import GradScaler
 from torch.distributed.fsdp import BackwardPrefetch, CPUOffload, MixedPrecision, ShardingStrategy
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
@@ -23,6 +22,9 @@ from tune_lr.errors import InputError, one_line
 from tune_lr.records.trial import Task
 from tune_lr.worker.compat.stand_ins import compiled_when_called, left_out
 from tune_lr.worker.exchange import exchange_in_memory
+
+if TYPE_CHECKING:
+    from torch.amp.grad_scaler import GradScaler
 
 # What warns are its own dependencies: nothing that a user can act on. What is left out it needs for LoRA, quantization
 # and 8-bit optimizers, what is compiled for FP8.

@@ -93,7 +93,7 @@ def gpt_bytes(
         )
         gpt = library.GPT2LMHeadModel(config)
         gpt.loss_type = "ForCausalLM"  # which it takes by itself, after a warning
-        return cast(nn.Module, gpt)
+        return cast("nn.Module", gpt)
 
     return Workload(
         model=model,

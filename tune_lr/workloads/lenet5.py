@@ -37,7 +37,7 @@ class LeNet5(nn.Module):
         features = functional.avg_pool2d(torch.tanh(self.conv1(images)), 2)
         features = functional.avg_pool2d(torch.tanh(self.conv2(features)), 2)
         features = torch.tanh(self.fc1(features.flatten(1)))
-        return cast(Tensor, self.fc3(torch.tanh(self.fc2(features))))
+        return cast("Tensor", self.fc3(torch.tanh(self.fc2(features))))
 
 
 def cross_entropy(outputs: Tensor, batch: Batch) -> Tensor:
@@ -45,7 +45,7 @@ def cross_entropy(outputs: Tensor, batch: Batch) -> Tensor:
 
 
 def accuracy(outputs: Tensor, batch: Batch) -> Tensor:
-    return cast(Tensor, (outputs.argmax(1) == batch[1]).float().mean())
+    return cast("Tensor", (outputs.argmax(1) == batch[1]).float().mean())
 
 
 def mnist_5k(train: int = 4000, val: int = 500, test: int = 500, batch_size: int = BATCH_SIZE) -> Workload:

@@ -69,7 +69,7 @@ def resnet18() -> nn.Module:
     """torchvision's ResNet-18 with the stem for small images: 3x3 without stride, and no pooling after it."""
     from torchvision.models import resnet18
 
-    model = cast(nn.Module, resnet18(num_classes=10))
+    model = cast("nn.Module", resnet18(num_classes=10))
     model.conv1 = nn.Conv2d(3, 64, kernel_size=3, padding=1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")  # as torchvision's own
     model.maxpool = nn.Identity()
