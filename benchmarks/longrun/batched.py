@@ -11,14 +11,13 @@ nothing. Rows whose LRs agree up to some step are one training up to there: only
 others are copied from it where they part. A row that has diverged is trained no further.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import functional_call, vmap  # type: ignore[attr-defined]
 
 from longrun.workloads import Work
 
@@ -109,7 +108,7 @@ class _Rows:
 
     def __init__(self, work: Work, model: nn.Module, numbers: Tensor, weights: Tensor, points: int) -> None:
         self.work = work
-        self.shapes: Mapping[str, torch.Size] = {name: p.shape for name, p in model.named_parameters()}
+        self.shapes = {name: p.shape for name, p in model.named_parameters()}
         self.model = model
         self.numbers = numbers
         self.weights = weights

@@ -20,7 +20,6 @@ delete its files.
 
 import argparse
 import math
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -75,27 +74,29 @@ class Trainings:
 
     def missing(self, length: int, seed: int) -> NDArray[np.bool_]:
         """Say which trainings are wanted and not there; shape (schedules, LRs)."""
-        wanted = np.stack([self._wanted(schedule, length) for schedule in SCHEDULES])
-        return wanted & np.isnan(self.val_loss[:, LENGTHS.index(length), :, seed, 0])
+        missing = np.isnan(self.val_loss[:, LENGTHS.index(length), :, seed, 0])
+        for row, schedule in enumerate(SCHEDULES):
+            low, high = self._window(schedule, length)
+            missing[row, :low] = False
+            missing[row, high:] = False
+        return missing
 
-    def _wanted(self, schedule: str, length: int) -> NDArray[np.bool_]:
-        """Which LRs of a schedule are to be trained, as far as what is there tells; shape (LRs,)."""
-        landscape, numbers = self.landscape(), np.arange(len(LRS))
-        place = LENGTHS.index(length)
-        there = ~np.isnan(landscape.val_loss[SCHEDULES.index(schedule), place, :, :, 0])
-        if not there.any():
-            if place < 2:
-                return numbers < UP_TO
-            _, losses = landscape.means(schedule, LENGTHS[place - 1])
-            best = landscape.trained(schedule, LENGTHS[place - 1])[losses.argmin()]
-            return (best - BELOW <= numbers) & (numbers <= best + ABOVE)
-        if (there.any(axis=1) != there.all(axis=1)).any():  # of some seeds only
-            return there.any(axis=1)
-        trained = landscape.trained(schedule, length)
-        best = trained[landscape.means(schedule, length)[1].argmin()]
-        low = trained[0] - (MORE if best - trained[0] < MARGIN else 0)
-        high = trained[-1] + (MORE if trained[-1] - best < MARGIN else 0)
-        return (low <= numbers) & (numbers <= high)
+    def _window(self, schedule: str, length: int) -> tuple[int, int]:
+        """Which LRs of a schedule are to be trained, as far as what is there tells: the first and the end."""
+        landscape, place = self.landscape(), LENGTHS.index(length)
+        of_seeds = ~np.isnan(landscape.val_loss[SCHEDULES.index(schedule), place, :, :, 0])
+        there = np.flatnonzero(of_seeds.any(axis=1))
+        if len(there) == 0 and place < 2:
+            return 0, UP_TO
+        if len(there) == 0:
+            best = landscape.best_index(schedule, LENGTHS[place - 1])
+            return max(0, best - BELOW), best + ABOVE + 1
+        low, high = int(there[0]), int(there[-1])
+        if of_seeds[there].all():  # before, all seeds are to have the same LRs
+            best = landscape.best_index(schedule, length)
+            low -= MORE if best - low < MARGIN else 0
+            high += MORE if high - best < MARGIN else 0
+        return max(0, low), high + 1
 
     def train(self, length: int, seed: int) -> bool:
         """Train what is missing of a length and a seed, side by side, and say whether anything was."""
@@ -123,9 +124,10 @@ class Trainings:
 
 def write(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write a file of arrays so that a kill leaves the old one or the new one."""
-    with open(f"{path}.new", "wb") as file:
-        np.savez_compressed(file, **arrays)
-    os.replace(f"{path}.new", path)
+    new = path.with_name(f"{path.name}.new")
+    with new.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # it knows of no mapping
+    new.replace(path)
 
 
 # --- the ordinary loop
@@ -207,9 +209,11 @@ def generate(work: Work, ends: float) -> None:
     trainings = Trainings(work)
     run_ramps(work)
     for length in LENGTHS:
-        # The window may grow after a round.
-        while any([time.monotonic() < ends and trainings.train(length, seed) for seed in range(work.seeds)]):
-            pass
+        trained = True
+        while trained:  # again after each round, in which the best may have come near the end of a window
+            trained = False
+            for seed in range(work.seeds):
+                trained |= time.monotonic() < ends and trainings.train(length, seed)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -93,7 +93,7 @@ class Landscape:
     @property
     def seeds(self) -> int:
         """Return the number of seeds."""
-        return self.val_loss.shape[3]
+        return int(self.val_loss.shape[3])
 
     @property
     def schedules(self) -> list[str]:
@@ -137,21 +137,27 @@ class Landscape:
         """Return the mean final loss over the seeds, or the loss of one seed, at any LR.
 
         Between the LRs that were trained the curve is smooth in log LR and never overshoots (Fritsch and Carlson,
-        "Monotone piecewise cubic interpolation", 1980). Above the highest of them the loss is that of the highest.
-        Below the lowest of them the loss of a training of a quarter of the length at four times the LR is returned,
-        whose LRs have the same sum; at the shortest length that of the lowest LR.
+        "Monotone piecewise cubic interpolation", 1980). Beyond them a shorter training stands in, but never with a
+        lower loss than at the end of what was trained: below the lowest LR one whose LRs have the same sum, at an LR
+        that is higher by as much as it is shorter; above the highest LR one at the same LR. At the shortest length,
+        where LRs from 1e-5 to 10 were trained, the loss beyond is that of the end.
         """
         place = self.trained(schedule, length)
-        shorter = self.lengths.index(length) - 1
-        if lr < self.lrs[place[0]] and shorter >= 0:
-            previous = self.lengths[shorter]
-            factor = self.steps[length] / self.steps[previous]
-            # A loss that rises again below the window would be a bottom that nobody trained.
-            edge = float(self._of(schedule, length, seed)[place[0]])
-            return max(edge, self.mean(schedule, previous, factor * lr, seed))
         losses = self._of(schedule, length, seed)[place]
+        low, high = float(self.lrs[place[0]]), float(self.lrs[place[-1]])
+        shorter = self.lengths.index(length) - 1
+        if shorter >= 0 and not low <= lr <= high:
+            previous = self.lengths[shorter]
+            factor = self.steps[length] / self.steps[previous] if lr < low else 1.0
+            end = float(losses[0] if lr < low else losses[-1])
+            return max(end, self.mean(schedule, previous, factor * lr, seed))
         log_lrs = np.log(self.lrs[place])
         return float(PchipInterpolator(log_lrs, losses)(np.clip(np.log(lr), log_lrs[0], log_lrs[-1])))
+
+    def best_index(self, schedule: str, length: int) -> int:
+        """Return the index of the LR with the lowest mean final loss."""
+        place = self.trained(schedule, length)
+        return int(place[self.means(schedule, length)[1].argmin()])
 
     def best(self, schedule: str, length: int) -> Best:
         """Return the lowest mean final loss of an LR schedule at a length, and its LR.
@@ -193,7 +199,8 @@ class Landscape:
     def bottom_is_inside(self, schedule: str, length: int, margin: int = 1) -> bool:
         """Say whether at least `margin` trained LRs lie on each side of the lowest mean final loss."""
         losses = self.means(schedule, length)[1]
-        return margin <= int(losses.argmin()) < len(losses) - margin
+        lowest = int(losses.argmin())
+        return margin <= lowest < len(losses) - margin
 
     @cached_property
     def _final(self) -> Array:
@@ -206,7 +213,8 @@ class Landscape:
     @cached_property
     def _trained(self) -> NDArray[np.bool_]:
         """Whether every seed was trained; shape (schedules, lengths, LRs)."""
-        return ~np.isnan(self._final).any(axis=-1)
+        trained: NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(self._final), axis=-1)
+        return trained
 
     def _of(self, schedule: str, length: int, seed: int | None) -> Array:
         """The final losses over all LRs, of a seed or as the mean over the seeds; shape (L,)."""

@@ -8,15 +8,17 @@ downloaded.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import pairwise
 from pydoc_data import topics
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.data import Dataset, TensorDataset
 
 from tune_lr.workloads.digits import digits
-from tune_lr.workloads.gpt_bytes import gpt_bytes
+from tune_lr.workloads.gpt_bytes import Windows, gpt_bytes
 from tune_lr.workloads.lenet5 import mnist_5k
 
 Batch = tuple[Tensor, Tensor]  # inputs and targets
@@ -117,19 +119,25 @@ def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
 # --- data
 
 
+def tensors(data: Dataset[Any] | None) -> Batch:
+    """Return what a data set of a built-in workload holds, as one batch."""
+    inputs, targets = cast("TensorDataset", data).tensors
+    return inputs, targets
+
+
 @cache
 def _digits() -> tuple[Batch, Batch]:
     """Digits of 8 x 8 pixels between -1 and 1 as shape (N, 64): 1,197 to train, 600 to validate."""
     work = digits()
-    (images, labels), (more_images, more_labels) = work.val_data.tensors, work.test_data.tensors
-    return work.train_data.tensors, (torch.cat([images, more_images]), torch.cat([labels, more_labels]))
+    (images, labels), (more_images, more_labels) = tensors(work.val_data), tensors(work.test_data)
+    return tensors(work.train_data), (torch.cat([images, more_images]), torch.cat([labels, more_labels]))
 
 
 @cache
 def _mnist() -> tuple[Batch, Batch]:
     """MNIST digits at half their resolution, shape (N, 1, 14, 14)."""
     work = mnist_5k(val=800, test=200)
-    (images, labels), (val_images, val_labels) = work.train_data.tensors, work.val_data.tensors
+    (images, labels), (val_images, val_labels) = tensors(work.train_data), tensors(work.val_data)
     return (functional.avg_pool2d(images, 2), labels), (functional.avg_pool2d(val_images, 2), val_labels)
 
 
@@ -251,7 +259,8 @@ def windows(rows: Tensor, batch_size: int) -> Data:
 
 def python_sources() -> Data:
     work = gpt_bytes(context=17, max_bytes=1_000_000)
-    text = b"".join(bytes(work.train_data[i]["input_ids"].tolist()) for i in range(len(work.train_data)))
+    data = cast("Windows", work.train_data)
+    text = b"".join(bytes(data[i]["input_ids"].tolist()) for i in range(len(data)))
     return windows(characters(text, 16), batch_size=8)
 
 
@@ -266,7 +275,7 @@ def python_documentation() -> Data:
 def mlp(*sizes: int, activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Sequential:
     """Return linear layers with an activation between each two."""
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+    for inputs, outputs in pairwise(sizes):
         layers += [nn.Linear(inputs, outputs), activation()]
     return nn.Sequential(*layers[:-1])
 
@@ -295,7 +304,8 @@ class Patches(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         n, c, h, w = images.shape
         patches = images.view(n, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(n, h // 2, w // 2, 4 * c)
-        return self.linear(patches).permute(0, 3, 1, 2)
+        features: Tensor = self.linear(patches)
+        return features.permute(0, 3, 1, 2)
 
 
 def mnist_conv() -> nn.Sequential:
@@ -330,7 +340,8 @@ class Block(nn.Module):
         scores = q @ k.transpose(-1, -2) * (width // self.heads) ** -0.5 + self.mask
         seen = scores.softmax(-1) @ v
         x = x + self.out(seen.transpose(1, 2).reshape(n, length, width))
-        return x + self.mlp(self.norm2(x))
+        y: Tensor = x + self.mlp(self.norm2(x))
+        return y
 
 
 class Transformer(nn.Module):

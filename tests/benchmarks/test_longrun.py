@@ -125,12 +125,14 @@ def test_an_edge_of_divergence_makes_no_deeper_valley(landscape: Landscape) -> N
 
 def test_losses_between_and_beyond_the_trained_lrs(landscape: Landscape) -> None:
     lr = float(LRS[9])
+    landscape.val_loss[SCHEDULES.index("cosine"), 2, 15:] = np.nan
     assert landscape.mean("linear", 16, lr) == pytest.approx(valley(16, lr))
     assert landscape.mean("linear", 16, lr, seed=1) == pytest.approx(1.1 * valley(16, lr))
     assert valley(16, 2**0.5 * lr) == pytest.approx(landscape.mean("linear", 16, 2**0.5 * lr), rel=0.01)
-    assert landscape.mean("linear", 16, 1e3) == landscape.mean("linear", 16, float(LRS[19]))
-    # Below what was trained, a shorter training at a higher LR.
+    assert landscape.mean("linear", 16, 1e3) == pytest.approx(landscape.mean("linear", 16, float(LRS[19])))
+    # Below what was trained, a shorter training at a higher LR; above it, one at the same LR.
     assert landscape.mean("linear", 16, LRS[2]) == pytest.approx(valley(4, LRS[4]), rel=0.01)
+    assert landscape.mean("cosine", 16, LRS[15]) == pytest.approx(max(valley(16, LRS[14]), valley(4, LRS[15])))
     assert landscape.mean("linear", 1, 1e-9) == landscape.mean("linear", 1, float(LRS[4]))
 
 
