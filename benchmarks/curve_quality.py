@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from landscapes.landscape import IN_VIEW, all_shapes, default_shape, load, names, schedule_and_shape
-from tune_lr.lr.schedules import make_lr_schedule
+from tune_lr.lr.schedule import make_lr_schedule
 from tune_lr.study.sampler import WORST, features
 from tune_lr.study.search_space import PLACES
 

@@ -3,7 +3,7 @@
     python benchmarks/range_test.py [--plot docs/images/range_test_benchmark.png]
 
 Replays, in seconds, the ramps of `landscapes/` (20 seeds per workload and tool): ours on sets of three, drawn without
-replacement; the peers', each on its own default ramp, one each, as they do. The rules of `tune_lr.lr.range_test` were
+replacement; the peers', each on its own default ramp, one each, as they do. The rules in `tune_lr.lr.reading` were
 made with the workloads of IN_VIEW in view; the others judge them.
 
 - holds: how often the bounds hold an LR within 2 % of the best mean loss of EVERY schedule; width: their median in
@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 
 from landscapes.landscape import IN_VIEW, RAMPS, SCHEDULES, Landscape, load, load_ramps, names
 from peers import PEERS
-from tune_lr.lr.range_test import PACE, DivergenceDetector, LRBounds, find_lr_bounds
-from tune_lr.lr.schedules import make_lr_schedule
+from tune_lr.lr.bounds import PACE, LRBounds, find_lr_bounds
+from tune_lr.lr.divergence import DivergenceDetector
+from tune_lr.lr.schedule import make_lr_schedule
 
 Array = NDArray[np.float64]
 Answer = LRBounds | float | None  # what a tool says: ours bounds, the others an LR or nothing

@@ -10,7 +10,7 @@ from statistics import median
 
 import numpy as np
 
-from tune_lr.lr.range_test import find_lr_bounds
+from tune_lr.lr.bounds import find_lr_bounds
 
 STEPS, READINGS = 10_000, 50
 

@@ -64,8 +64,9 @@ from landscapes.landscape import (
 )
 from peers import valley
 from tune_lr.config.models import Config, parse_config
-from tune_lr.lr import range_test as lr_range_test
-from tune_lr.lr.range_test import DivergenceDetector, find_lr_bounds
+from tune_lr.lr import bounds as lr_bounds
+from tune_lr.lr.bounds import find_lr_bounds
+from tune_lr.lr.divergence import DivergenceDetector
 from tune_lr.records.trial import Report, TrialSpec
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study import sampler, search_space
@@ -296,7 +297,7 @@ METHODS: dict[str, Method] = {
     "tune-lr": ours,
     "- three ramps": partial(ours, range_test={"replicates": 3}),
     "- without the range test": ours_without_a_range_test,
-    "- one LR expected for all": partial(ours_with, module=lr_range_test, PACE=0.0),
+    "- one LR expected for all": partial(ours_with, module=lr_bounds, PACE=0.0),
     "- one valley, at the LR expected": partial(ours_with, FARTHEST=0.0, STEEPNESS=(1.0,), ASYMMETRY=(1.0,)),
     "- nothing expected of a curve": partial(ours_with, QUALITY=(0.0,) * 7),
     "- curves not compared": partial(ours_with, REACH=math.inf, OTHER_SCHEDULE=0.0, HIDDEN=0.6),

@@ -46,7 +46,7 @@ def set_up(name: str, steps: int, world: int = 1) -> Any:
     task = make_task(load_config(SPACES[name]))
     task = replace(task, report_every=WARM_UP + steps, workers=world)
     # A ramp is not validated, and at a single small LR it does not diverge.
-    from tune_lr.lr.range_test import Ramp
+    from tune_lr.lr.ramp import Ramp
 
     trial = TrialSpec(0, "range_test", 0, WARM_UP + steps, ramp=Ramp(1e-4, 1.1e-4, WARM_UP + steps))
     return task, load_workload(task.workload, task.workload_args), trial

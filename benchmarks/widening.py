@@ -17,7 +17,7 @@ import search_efficiency
 from landscapes.landscape import load, load_ramps, names
 from search_efficiency import ours
 from tune_lr.config.models import Combination
-from tune_lr.lr.range_test import LRBounds
+from tune_lr.lr.bounds import LRBounds
 from tune_lr.study import study
 
 SHIFTS = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)  # decades

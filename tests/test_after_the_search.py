@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from paths import ROOT
-from tune_lr.lr.schedules import make_lr_schedule
+from tune_lr.lr.schedule import make_lr_schedule
 
 PAGE = ROOT / "docs" / "after_the_search.md"
 STEPS = 60

@@ -9,16 +9,16 @@ if TYPE_CHECKING:
     from tune_lr.api import search as search
     from tune_lr.api import train as train
     from tune_lr.errors import TuneLRError as TuneLRError
-    from tune_lr.lr.range_test import LRBounds as LRBounds
-    from tune_lr.lr.range_test import find_lr_bounds as find_lr_bounds
+    from tune_lr.lr.bounds import LRBounds as LRBounds
+    from tune_lr.lr.bounds import find_lr_bounds as find_lr_bounds
     from tune_lr.workloads import Workload as Workload
 
 _HOME = {
-    "LRBounds": "tune_lr.lr.range_test",
+    "LRBounds": "tune_lr.lr.bounds",
     "StudyResult": "tune_lr.api",
     "TuneLRError": "tune_lr.errors",
     "Workload": "tune_lr.workloads",
-    "find_lr_bounds": "tune_lr.lr.range_test",
+    "find_lr_bounds": "tune_lr.lr.bounds",
     "range_test": "tune_lr.api",
     "read_study": "tune_lr.api",
     "search": "tune_lr.api",

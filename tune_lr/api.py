@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tune_lr.config.models import Config, find_space, load_config, parse_config
 from tune_lr.errors import InputError, Interrupted, NoAnswerError, TuneLRError
-from tune_lr.lr.range_test import LRBounds
+from tune_lr.lr.bounds import LRBounds
 from tune_lr.records.parameters import BATCH_SIZE, OPTIMIZER, split_parameters, whole_optimizer
 from tune_lr.records.phases import PHASES
 from tune_lr.records.row import TrialRow

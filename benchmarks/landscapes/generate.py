@@ -41,7 +41,7 @@ from landscape import (
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tune_lr.lr.schedules import make_lr_schedule
+from tune_lr.lr.schedule import make_lr_schedule
 from tune_lr.worker.optimizers import cycles_momentum, make_optimizer
 from tune_lr.workloads.digits import digits
 from tune_lr.workloads.gpt_bytes import gpt_bytes

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 
-from tune_lr.lr.range_test import Ramp
+from tune_lr.lr.ramp import Ramp
 from tune_lr.lr.schedules import SCHEDULES as KNOWN
 
 Array = NDArray[np.float64]

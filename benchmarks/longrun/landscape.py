@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 
-from tune_lr.lr.range_test import Ramp
-from tune_lr.lr.schedules import curve, make_lr_schedule
+from tune_lr.lr.ramp import Ramp
+from tune_lr.lr.schedule import curve, make_lr_schedule
 
 Array = NDArray[np.float64]
 

@@ -14,8 +14,9 @@ from paths import DATA
 from studies import tune_lr
 from tune_lr.cli.main import main
 from tune_lr.config.models import load_config
-from tune_lr.lr.range_test import LRBounds, find_lr_bounds, read_curve
+from tune_lr.lr.bounds import LRBounds, find_lr_bounds
 from tune_lr.lr.schedules import SCHEDULES
+from tune_lr.store.measured_curve import read_curve
 from tune_lr.store.study_dir import StudyDir
 
 SPACE = """\

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tune_lr.lr.convex_bound import ConvexBound, convex_bound
-from tune_lr.lr.schedules import make_lr_schedule
+from tune_lr.lr.schedule import make_lr_schedule
 
 Array = NDArray[np.float64]
 

@@ -13,7 +13,11 @@ from hypothesis import strategies as st
 
 from paths import DATA, ROOT
 from tune_lr.errors import InputError
-from tune_lr.lr.range_test import DivergenceDetector, LRBounds, Ramp, find_lr_bounds, read_curve, smooth
+from tune_lr.lr.bounds import LRBounds, find_lr_bounds
+from tune_lr.lr.divergence import DivergenceDetector
+from tune_lr.lr.ramp import Ramp
+from tune_lr.lr.reading import smooth_curve
+from tune_lr.store.measured_curve import read_curve
 
 LANDSCAPES = ROOT / "benchmarks" / "landscapes"
 LRS = np.geomspace(1e-5, 10, 300)
@@ -543,7 +547,7 @@ def test_bounds_with_a_wrong_key_are_refused() -> None:
 @pytest.mark.parametrize("steps", [1, 2, 20, 300, 2000])
 def test_the_smoothed_curve_has_the_curve_s_length_and_ends_at_divergence(steps: int) -> None:
     lrs, losses = curve(lrs=np.geomspace(1e-5, 10, steps))
-    smoothed = smooth(lrs, losses)
+    smoothed = smooth_curve(lrs, losses)
     step = DivergenceDetector().update(list(losses))
     assert smoothed.shape == (steps,)
     assert np.isfinite(smoothed[:step]).all()
@@ -552,7 +556,7 @@ def test_the_smoothed_curve_has_the_curve_s_length_and_ends_at_divergence(steps:
 
 def test_the_smoothed_curve_is_closer_to_the_truth_than_the_noisy_one() -> None:
     (lrs, noisy), (_, truth) = curve(after="stays", noise=0.2), curve(after="stays", noise=0)
-    assert np.abs(smooth(lrs, noisy) - truth).mean() < 0.4 * np.abs(noisy - truth).mean()
+    assert np.abs(smooth_curve(lrs, noisy) - truth).mean() < 0.4 * np.abs(noisy - truth).mean()
 
 
 @pytest.mark.parametrize(

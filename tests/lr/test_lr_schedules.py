@@ -17,14 +17,9 @@ from paths import ROOT
 from tune_lr.cli.main import main
 from tune_lr.config.models import parse_config
 from tune_lr.errors import InputError
-from tune_lr.lr.schedules import (
-    SCHEDULES,
-    LRSchedule,
-    Parameter,
-    check_parameters,
-    curve,
-    make_lr_schedule,
-)
+from tune_lr.lr.parameters import Parameter
+from tune_lr.lr.schedule import LRSchedule, check_parameters, curve, make_lr_schedule
+from tune_lr.lr.schedules import SCHEDULES
 from tune_lr.records.looks import schedule_color
 
 # torch's SequentialLR steps its schedulers in a way that torch has deprecated.

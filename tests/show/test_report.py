@@ -18,7 +18,7 @@ from sample_study import CODE, CONFIG, CONFIRM, FIXED, SEARCH, write_sample_stud
 from simulated import SMALL, execute
 from tune_lr.cli.main import main
 from tune_lr.config.models import parse_config
-from tune_lr.lr import schedules as lr_schedules
+from tune_lr.lr.schedules import SCHEDULES as LR_SCHEDULES
 from tune_lr.records.looks import SCHEDULES, schedule_color, schedule_style, told_apart
 from tune_lr.records.row import TrialRow
 from tune_lr.run import create
@@ -368,7 +368,7 @@ def test_a_short_curve_is_not_thinned() -> None:
 
 
 def test_every_schedule_has_a_colour() -> None:
-    assert set(SCHEDULES) == set(lr_schedules.SCHEDULES)
+    assert set(SCHEDULES) == set(LR_SCHEDULES)
     assert len({schedule_color(name) for name in SCHEDULES}) == len(SCHEDULES)
 
 

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from tune_lr.config.models import Config, load_config
 from tune_lr.config.plan import Hardware, Plan, plan
-from tune_lr.lr.range_test import LRBounds, Ramp
+from tune_lr.lr.bounds import LRBounds
+from tune_lr.lr.ramp import Ramp
 from tune_lr.lr.schedules import SCHEDULES
 from tune_lr.records.row import TrialRow
 from tune_lr.records.trial import Report, TrialSpec

@@ -14,7 +14,8 @@ from simulated import FACTS, FIXED_LR, Train, config_of, descend, ends_at_once, 
 from tune_lr.api import final_training
 from tune_lr.config.models import Config
 from tune_lr.errors import NoAnswerError
-from tune_lr.lr.schedules import SCHEDULES, make_lr_schedule
+from tune_lr.lr.schedule import make_lr_schedule
+from tune_lr.lr.schedules import SCHEDULES
 from tune_lr.records.trial import Report, TrialSpec
 from tune_lr.run import create
 from tune_lr.store.study_dir import StudyDir

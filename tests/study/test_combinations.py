@@ -22,7 +22,7 @@ from tune_lr.api import final_training, read_bounds
 from tune_lr.config.models import Combination, Config, parse_config
 from tune_lr.config.plan import plan
 from tune_lr.errors import InputError, NoAnswerError
-from tune_lr.lr.range_test import find_lr_bounds
+from tune_lr.lr.bounds import find_lr_bounds
 from tune_lr.records.row import TrialRow
 from tune_lr.records.steps import equal_steps, steps_covered
 from tune_lr.records.trial import Report, TrialSpec

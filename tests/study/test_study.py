@@ -37,7 +37,8 @@ from simulated import (
 from tune_lr.config.models import Config
 from tune_lr.config.plan import plan
 from tune_lr.errors import InputError, NoAnswerError, ResourceError
-from tune_lr.lr.range_test import LRBounds, Ramp
+from tune_lr.lr.bounds import LRBounds
+from tune_lr.lr.ramp import Ramp
 from tune_lr.records.phases import PHASES
 from tune_lr.records.row import TrialRow
 from tune_lr.records.trial import Report, TrialSpec

@@ -10,7 +10,8 @@ import pytest
 
 from tune_lr.config.models import Config, parse_config
 from tune_lr.errors import InputError
-from tune_lr.lr.range_test import LRBounds, Ramp
+from tune_lr.lr.bounds import LRBounds
+from tune_lr.lr.ramp import Ramp
 from tune_lr.records.row import TrialRow
 from tune_lr.records.trial import Report, TrialSpec
 from tune_lr.store.study_dir import StudyDir

@@ -27,7 +27,7 @@ from simulated import train as simulate
 from studies import Recorder, ray_node, run_study, toy
 from toy import eventful
 from tune_lr.config.models import Config, parse_config
-from tune_lr.lr.range_test import Ramp
+from tune_lr.lr.ramp import Ramp
 from tune_lr.records.trial import CheckpointPlan, Report, TrialSpec
 from tune_lr.run import make_task as task_of
 from tune_lr.store.study_dir import MANIFEST, Checkpoint, StudyDir

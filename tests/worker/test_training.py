@@ -43,8 +43,10 @@ from torch.utils.data import Dataset, TensorDataset
 from paths import SUPPORT
 from studies import free_port
 from tune_lr.errors import InputError
-from tune_lr.lr.range_test import DivergenceDetector, Ramp
-from tune_lr.lr.schedules import SCHEDULES, make_lr_schedule
+from tune_lr.lr.divergence import DivergenceDetector
+from tune_lr.lr.ramp import Ramp
+from tune_lr.lr.schedule import make_lr_schedule
+from tune_lr.lr.schedules import SCHEDULES
 from tune_lr.records.trial import Report
 from tune_lr.worker.checks import check_task
 from tune_lr.worker.training import MODEL_FILE, STEPS_PER_READ, Training

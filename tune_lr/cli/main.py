@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tune_lr.config.models import Config
-    from tune_lr.lr.range_test import LRBounds
+    from tune_lr.lr.bounds import LRBounds
     from tune_lr.store.study_dir import StudyDir
 
 DEFAULT_SPACE = "lenet5_mnist"
@@ -232,7 +232,8 @@ def _range_test(options: argparse.Namespace) -> int:
 
 def _read_curves(options: argparse.Namespace) -> int:
     """The bounds of curves that were measured elsewhere; trains nothing."""
-    from tune_lr.lr.range_test import find_lr_bounds, read_curve
+    from tune_lr.lr.bounds import find_lr_bounds
+    from tune_lr.store.measured_curve import read_curve
 
     if options.space != DEFAULT_SPACE or options.set:
         raise InputError("--from: reads curves and trains nothing; leave out SPACE and --set")

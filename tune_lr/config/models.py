@@ -44,7 +44,8 @@ from tune_lr.config.yaml_file import (
 )
 from tune_lr.config.yaml_file import find_space as find_space
 from tune_lr.errors import suggestion
-from tune_lr.lr.schedules import SCHEDULES, check_parameters
+from tune_lr.lr.schedule import check_parameters
+from tune_lr.lr.schedules import SCHEDULES
 from tune_lr.records.parameters import BATCH_SIZE, OPTIMIZER, setting
 from tune_lr.records.steps import equal_steps
 

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from tune_lr.lr.range_test import LRBounds
+from tune_lr.lr.bounds import LRBounds
 from tune_lr.records.row import TrialRow
 from tune_lr.records.trial import Report, TrialSpec
 

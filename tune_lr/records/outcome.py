@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tune_lr.lr.range_test import LRBounds
+from tune_lr.lr.bounds import LRBounds
 from tune_lr.records.answer import Answer
 from tune_lr.records.row import TrialRow
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from tune_lr.lr.range_test import Ramp
+from tune_lr.lr.ramp import Ramp
 from tune_lr.records.parameters import BATCH_SIZE, OPTIMIZER, optimizer_prefix
 
 

@@ -21,8 +21,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from tune_lr.lr import schedules as lr_schedules
-from tune_lr.lr.range_test import smooth
+from tune_lr.lr.reading import smooth_curve
+from tune_lr.lr.schedule import curve, make_lr_schedule
+from tune_lr.lr.schedules import SCHEDULES as LR_SCHEDULES
 from tune_lr.records.looks import DASHES, GREY, SCHEDULES, SYMBOLS, Style, schedule_color, schedule_style
 from tune_lr.records.parameters import setting
 from tune_lr.records.row import RAMP, TrialRow
@@ -162,7 +163,7 @@ def range_test_chart(ramps: Sequence[Columns], bounds: Mapping[str, Any] | None)
         lrs, losses = ramp["lr"][finite], ramp["loss"][finite]
         if not len(lrs):
             continue
-        smoothed = np.asarray(smooth(lrs, losses), dtype=float)
+        smoothed = np.asarray(smooth_curve(lrs, losses), dtype=float)
         smoothed_all.append(smoothed)
         x, y = thin(lrs, losses, _FEATURED_POINTS)
         series.append(
@@ -193,7 +194,7 @@ def lr_chart(shown: Sequence[Shown], of: str, points: int = _FEATURED_POINTS) ->
     series = []
     for one in shown:
         x, y = thin(one.x, one.curve["lr"], points)
-        spec = lr_schedules.SCHEDULES.get(one.row.lr_schedule)
+        spec = LR_SCHEDULES.get(one.row.lr_schedule)
         stairs = spec is not None and spec.piecewise
         series.append(Series(x, y, one.style, one.label, one.key, stairs=stairs))
     everything = [value for one in series for value in one.y]
@@ -466,8 +467,8 @@ def schedules_png(names: Sequence[str]) -> bytes:
     steps = 840  # a multiple of the lengths that are usual, so that what jumps does so at its place
     x = np.arange(steps) / steps
     for place, name in enumerate(names, start=1):
-        spec, style = lr_schedules.SCHEDULES[name], schedule_style(name)
-        y = lr_schedules.curve(lr_schedules.make_lr_schedule(name, {}, steps), 1.0)
+        spec, style = LR_SCHEDULES[name], schedule_style(name)
+        y = curve(make_lr_schedule(name, {}, steps), 1.0)
         ax = figure.add_subplot(rows, columns, place)
         ax.set_title(name, loc="left", fontsize=10.5, fontweight="bold", color=_INK, pad=5)
         if spec.by_metric:

@@ -17,8 +17,9 @@ from tune_lr.config.budget import SECONDS
 from tune_lr.config.models import UNLIMITED, Config
 from tune_lr.config.optimizers import range_test_caveat
 from tune_lr.config.plan import Hardware, Node, Plan, planned_confirmation
-from tune_lr.lr.range_test import LRBounds
-from tune_lr.lr.schedules import ScheduleSpec, curve, make_lr_schedule
+from tune_lr.lr.bounds import LRBounds
+from tune_lr.lr.schedule import curve, make_lr_schedule
+from tune_lr.lr.spec import ScheduleSpec
 from tune_lr.records.answer import Answer
 from tune_lr.records.outcome import Outcome, Spending
 from tune_lr.records.parameters import setting

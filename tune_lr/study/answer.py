@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import Any
 
 from tune_lr.config.optimizers import colossalai_class
-from tune_lr.lr.schedules import make_lr_schedule
+from tune_lr.lr.schedule import make_lr_schedule
 from tune_lr.records.answer import Answer, Finalist, ScheduleBest
 from tune_lr.records.parameters import BATCH_SIZE, split_parameters, whole_optimizer
 from tune_lr.records.row import best_of_each_schedule, rank_search

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 from tune_lr.config.models import Combination, Distribution, LRRange, Parameters
 from tune_lr.errors import InputError
-from tune_lr.lr.range_test import LRBounds, peak_multiplier
-from tune_lr.lr.schedules import make_lr_schedule
+from tune_lr.lr.bounds import LRBounds, peak_multiplier
+from tune_lr.lr.schedule import make_lr_schedule
 from tune_lr.records.parameters import BATCH_SIZE, OPTIMIZER, optimizer_prefix
 
 # The search expects the best peak somewhat above what the range test suggests, which errs on the side where training

@@ -28,7 +28,8 @@ from tune_lr.config.budget import confirmation_within
 from tune_lr.config.models import Combination, Config
 from tune_lr.config.plan import needs_range_test, planned_confirmation
 from tune_lr.errors import InputError, NoAnswerError, ResourceError, TuneLRError
-from tune_lr.lr.range_test import LRBounds, Ramp, find_lr_bounds
+from tune_lr.lr.bounds import LRBounds, find_lr_bounds
+from tune_lr.lr.ramp import Ramp
 from tune_lr.records.answer import Verdict
 from tune_lr.records.observer import Observer
 from tune_lr.records.phases import PHASES, STATES

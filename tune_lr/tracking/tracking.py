@@ -31,7 +31,8 @@ from urllib.parse import urlparse
 
 from tune_lr.config.models import Config
 from tune_lr.errors import InputError, ResourceError, TuneLRError, one_line
-from tune_lr.lr.range_test import LRBounds, Ramp
+from tune_lr.lr.bounds import LRBounds
+from tune_lr.lr.ramp import Ramp
 from tune_lr.records.parameters import BATCH_SIZE, setting, short_name, split_parameters, whole_optimizer
 from tune_lr.records.row import TrialRow
 from tune_lr.records.trial import Report, TrialSpec

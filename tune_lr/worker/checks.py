@@ -9,7 +9,7 @@ from torch import nn
 
 from tune_lr.config.plugins import Layout, batch_divisor, layout
 from tune_lr.errors import InputError, one_line
-from tune_lr.lr.schedules import make_lr_schedule
+from tune_lr.lr.schedule import make_lr_schedule
 from tune_lr.records.parameters import whole_optimizer
 from tune_lr.records.trial import Task, TrialSpec
 from tune_lr.worker.optimizers import make_optimizer

@@ -18,8 +18,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import Dataset
 
-from tune_lr.lr.range_test import DivergenceDetector
-from tune_lr.lr.schedules import SCHEDULES, make_lr_schedule
+from tune_lr.lr.divergence import DivergenceDetector
+from tune_lr.lr.schedule import make_lr_schedule
+from tune_lr.lr.schedules import SCHEDULES
 from tune_lr.records.parameters import whole_optimizer
 from tune_lr.records.steps import equal_steps, steps_covered
 from tune_lr.records.trial import Report, Task, TrialSpec
