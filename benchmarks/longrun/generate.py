@@ -12,7 +12,7 @@ of wsd from `landscape.lr_curve`), the optimizers of the ordinary loop from `tun
 
 At the two shortest lengths all LRs from 1e-5 to 10 are trained. At the others it is a window of nine LRs around the
 best of the length before, for each LR schedule by itself. Where fewer than MARGIN LRs were trained on one side of the
-best, more are trained there.
+best, more are trained there. Two seeds of every workload come first, then the others.
 
 It goes on where it was stopped, at any moment; only what was running side by side begins anew. To change a workload,
 delete its files.
@@ -52,20 +52,23 @@ UP_TO = int(np.searchsorted(LRS, 11))  # the shortest lengths are trained at the
 BELOW, ABOVE = 5, 3  # LRs of the window below and above the best of the length before: the best falls with the length
 MARGIN = 2  # LRs that are to be trained on each side of the best
 VERIFIED = {"sgd": 0.03, "adam": 0.01, "adamw": 0.01}  # the highest LR that `verify` looks at
+FIRST_SEEDS = 2  # of every workload, before any has more
 MORE = 2  # LRs that are added where they are missing
 
 
 class Trainings:
-    """The trainings of one workload that are there; each change is written at once."""
+    """The trainings of one workload that are there, with room for `seeds` of them; each change is written at once."""
 
-    def __init__(self, work: Work, folder: Path = FOLDER) -> None:
+    def __init__(self, work: Work, seeds: int, folder: Path = FOLDER) -> None:
         self.work = work
         self.path = folder / f"{work.name}.npz"
-        shape = (len(SCHEDULES), len(LENGTHS), len(LRS), work.seeds, POINTS + 1)
+        shape = (len(SCHEDULES), len(LENGTHS), len(LRS), seeds, POINTS + 1)
         self.val_loss, self.train_loss = (np.full(shape, np.nan, dtype=np.float32) for _ in range(2))
         if self.path.exists():
             with np.load(self.path) as file:
-                self.val_loss, self.train_loss = file["val_loss"], file["train_loss"]
+                recorded = file["val_loss"].shape[3]
+                self.val_loss[:, :, :, :recorded] = file["val_loss"][:, :, :, :seeds]
+                self.train_loss[:, :, :, :recorded] = file["train_loss"][:, :, :, :seeds]
 
     def landscape(self) -> Landscape:
         """Return the trainings as the reader has them."""
@@ -128,6 +131,15 @@ def write(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     with new.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # it knows of no mapping
     new.replace(path)
+
+
+def recorded_seeds(work: Work) -> int:
+    """Return how many seeds of a workload are recorded, at least in part."""
+    path = FOLDER / f"{work.name}.npz"
+    if not path.exists():
+        return 0
+    with np.load(path) as file:
+        return int(file["val_loss"].shape[3])
 
 
 # --- the ordinary loop
@@ -204,15 +216,15 @@ def verify(work: Work) -> float:
     return largest
 
 
-def generate(work: Work, ends: float) -> None:
-    """Train what is missing of a workload until that time."""
-    trainings = Trainings(work)
+def generate(work: Work, seeds: int, ends: float) -> None:
+    """Train what is missing of a workload with so many seeds at least, until that time."""
     run_ramps(work)
+    trainings = Trainings(work, max(seeds, recorded_seeds(work)))
     for length in LENGTHS:
         trained = True
         while trained:  # again after each round, in which the best may have come near the end of a window
             trained = False
-            for seed in range(work.seeds):
+            for seed in range(trainings.val_loss.shape[3]):
                 trained |= time.monotonic() < ends and trainings.train(length, seed)
 
 
@@ -225,11 +237,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     ends = time.monotonic() + 60 * options.minutes
-    for name in options.only:
-        if options.verify:
-            print(f"{name}: {verify(BY_NAME[name]):.1e} at most")
-        else:
-            generate(BY_NAME[name], ends)
+    works = [BY_NAME[name] for name in options.only]
+    if options.verify:
+        for work in works:
+            print(f"{work.name}: {verify(work):.1e} at most")
+        return
+    for seeds in (FIRST_SEEDS, max(work.seeds for work in works)):
+        for work in works:
+            generate(work, min(seeds, work.seeds), ends)
 
 
 if __name__ == "__main__":

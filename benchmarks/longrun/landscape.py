@@ -227,14 +227,16 @@ class Landscape:
 
 
 def load(name: str, folder: Path = FOLDER) -> Landscape:
-    """Read the trainings of a workload.
+    """Read the trainings of a workload. A seed that lacks a training of the first one is left out.
 
     Raises FileNotFoundError where nothing is recorded.
     """
     with np.load(folder / f"{name}.npz") as file:
         steps = {length: int(count) for length, count in zip(LENGTHS, file["steps"], strict=True)}
-        arrays = [file[key].astype(np.float64) for key in ("lrs", "val_loss", "train_loss")]
-    return Landscape(name, steps, *arrays)
+        lrs, val_loss, train_loss = (file[key].astype(np.float64) for key in ("lrs", "val_loss", "train_loss"))
+    there = ~np.isnan(val_loss[..., 0])
+    whole = np.flatnonzero((there >= there[..., :1]).all(axis=(0, 1, 2)))
+    return Landscape(name, steps, lrs, val_loss[:, :, :, whole], train_loss[:, :, :, whole])
 
 
 def load_ramps(name: str, folder: Path = FOLDER) -> dict[str, Array]:
@@ -244,6 +246,6 @@ def load_ramps(name: str, folder: Path = FOLDER) -> dict[str, Array]:
 
 
 def names(among: Sequence[str] = IN_VIEW, folder: Path = FOLDER) -> list[str]:
-    """Return the workloads whose trainings of every length are recorded."""
-    there = [name for name in among if (folder / f"{name}.npz").exists()]
-    return [name for name in there if load(name, folder).lengths == list(LENGTHS)]
+    """Return the workloads whose trainings of every length are recorded, with two seeds at least."""
+    landscapes = [load(name, folder) for name in among if (folder / f"{name}.npz").exists()]
+    return [each.name for each in landscapes if each.lengths == list(LENGTHS) and each.seeds > 1]

@@ -266,7 +266,7 @@ def python_sources() -> Data:
 
 def python_documentation() -> Data:
     """English: the language reference that Python's `help` shows."""
-    return windows(characters("\n".join(topics.topics.values()).encode(), 16), batch_size=8)
+    return windows(characters("\n".join(topics.topics.values()).encode(), 16), batch_size=4)
 
 
 # --- models
@@ -473,7 +473,7 @@ WORKLOADS = (
     Work(
         name="docs_transformer_adamw",
         make_data=python_documentation,
-        model=lambda: Transformer(width=12, blocks=2),
+        model=lambda: Transformer(width=16, blocks=1),
         loss=cross_entropy,
         optimizer="adamw",
         arguments={"betas": (0.9, 0.99), "weight_decay": 0.01},

@@ -68,23 +68,25 @@ def test_rows_that_agree_are_trained_once_up_to_where_they_part() -> None:
     assert forks.tolist() == [-1, 1, 51, 91, 34, -1, 1, 51, 91, 34]
 
 
-def tiny(seeds: int = 2) -> Work:
+def tiny() -> Work:
     return Work(
         name="tiny", make_data=plain_digits, model=lambda: mlp(64, 10), loss=cross_entropy, optimizer="sgd",
-        arguments={"momentum": 0.9}, steps=10, seeds=seeds,
+        arguments={"momentum": 0.9}, steps=10,
     )  # fmt: skip
 
 
 def test_trainings_go_on_where_they_were_stopped(tmp_path: Path) -> None:
-    trainings = Trainings(tiny(), tmp_path)
+    trainings = Trainings(tiny(), 2, tmp_path)
     assert trainings.train(1, 0)
-    again = Trainings(tiny(), tmp_path)
+    again = Trainings(tiny(), 2, tmp_path)
     assert not again.missing(1, 0).any()
     assert not again.train(1, 0)
     assert again.missing(1, 1).sum() == len(SCHEDULES) * (LRS < 11).sum()
-    assert load("tiny", tmp_path).lengths == []  # the second seed is missing
+    landscape = load("tiny", tmp_path)
+    assert (landscape.seeds, landscape.lengths) == (1, [1])  # the second seed is missing
     assert again.train(1, 1)
-    assert load("tiny", tmp_path).lengths == [1]
+    assert load("tiny", tmp_path).seeds == 2
+    assert Trainings(tiny(), 3, tmp_path).missing(1, 2).all(axis=0).sum() == (LRS < 11).sum()
 
 
 def valley(length: int, lr: float) -> float:
