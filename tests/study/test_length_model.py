@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tune_lr.lr.convex_bound import convex_bound
-from tune_lr.lr.schedules import make_lr_schedule
+from tune_lr.lr.schedule import make_lr_schedule
 from tune_lr.study.length_model import (
     Fitted,
     Forecast,
