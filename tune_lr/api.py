@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from tune_lr.records.outcome import Outcome
     from tune_lr.study.study import Study
-    from tune_lr.tracking.tracking import Mode
+    from tune_lr.tracking.key import Mode
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ def run(
     from tune_lr.config.plan import plan
     from tune_lr.run import run as run_study
     from tune_lr.show.terminal import Progress, show_outcome
-    from tune_lr.tracking.tracking import WandbProcess
+    from tune_lr.tracking.process import WandbProcess
 
     progress = Progress(console, config, plan(config, phases)) if console else None
     tracker = WandbProcess(config, directory, directory.read_resumable()["id"], mode) if mode != "disabled" else None
@@ -263,7 +263,7 @@ def announce(
 ) -> "Mode":
     """Says what will run; returns the mode of W&B. Refuses what cannot be before anything is imported or made."""
     from tune_lr.config.plan import check_address, plan
-    from tune_lr.tracking.tracking import choose_mode
+    from tune_lr.tracking.key import choose_mode
 
     mode = choose_mode(wandb)
     check_address(address or os.environ.get("RAY_ADDRESS"))

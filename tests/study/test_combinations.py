@@ -32,7 +32,8 @@ from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.answer import answer_of
 from tune_lr.study.status import read_status
 from tune_lr.study.study import Study
-from tune_lr.tracking.tracking import curve_rows, report_rows, run_name, x_axis
+from tune_lr.tracking.rows import curve_rows, report_rows, x_axis
+from tune_lr.tracking.runs import run_name
 
 SIZES = {"values": [128, 64, 256]}
 OPTIMIZERS = {

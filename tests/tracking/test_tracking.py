@@ -15,18 +15,10 @@ from tune_lr.lr.ramp import Ramp
 from tune_lr.records.row import TrialRow
 from tune_lr.records.trial import Report, TrialSpec
 from tune_lr.store.study_dir import StudyDir
-from tune_lr.tracking.tracking import (
-    CLOSE_TIMEOUT_S,
-    MAX_POINTS,
-    Row,
-    Thinner,
-    WandbTracker,
-    choose_mode,
-    find_key,
-    has_key,
-    run_name,
-    server_url,
-)
+from tune_lr.tracking.key import choose_mode, find_key, has_key, server_url
+from tune_lr.tracking.rows import MAX_POINTS, Row, Thinner
+from tune_lr.tracking.runs import run_name
+from tune_lr.tracking.tracker import CLOSE_TIMEOUT_S, WandbTracker
 from wandb_files import Run, read_run, read_runs
 
 KEY = "c0ffee" * 6 + "cafe"  # 40 characters, as W&B's keys have
@@ -235,7 +227,7 @@ def test_divergence_is_marked_and_its_last_validation_is_no_result(runs: dict[st
 
 def test_a_trial_that_begins_again_leaves_one_run(study: StudyDir) -> None:
     """In the same driver (its worker was lost), and in the next one (the study was resumed)."""
-    trial, state, own = FED[1]
+    trial, _, own = FED[1]
     tracker = WandbTracker(CONFIG, study, "abcd1234", "offline")
     tracker.trial_started(trial)
     tracker.trial_reported(trial, own[0])

@@ -337,14 +337,14 @@ def _stop(options: argparse.Namespace) -> int:
 
 def _sync(options: argparse.Namespace) -> int:
     from tune_lr.store.study_dir import StudyDir
-    from tune_lr.tracking.tracking import sync
+    from tune_lr.tracking.sync import sync
 
     config, directory, record = _recorded(StudyDir(options.study))
     with directory.lock():
         from tune_lr.study.study import Study  # the journal knows of every trial, also before the study has ended
 
         rows = Study(config, directory, phases=record["phases"], resume=False).rows()
-        arrived = sync(config, directory, record["id"], rows, told=lambda name: print(name, flush=True))
+        arrived = sync(config, directory, record["id"], rows, on_arrival=lambda name: print(name, flush=True))
     print(f"{arrived} runs brought to W&B, {len(rows) - arrived} were there")
     return 0
 

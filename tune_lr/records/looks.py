@@ -31,13 +31,15 @@ SYMBOLS = {
 
 @dataclass(frozen=True)
 class Style:
+    """The look of a curve: colour, dash and symbol, each by its name here."""
+
     color: str
     dash: str = "solid"
     symbol: str = "circle"
 
 
 def schedule_style(name: str) -> Style:
-    """The look of an LR schedule. A name that is not known gets a dotted one that depends on the name alone."""
+    """Return the look of an LR schedule. A name that is not known gets a dotted one, which depends on the name."""
     if name == RAMP:
         return Style(GREY)
     known = name in SCHEDULES
@@ -50,7 +52,7 @@ def schedule_style(name: str) -> Style:
 
 
 def told_apart(schedules: Sequence[str]) -> list[Style]:
-    """A look for each of several curves: those of one LR schedule get shades of its colour, and dashes and markers."""
+    """Return a look for each of several curves: those of one LR schedule get shades of its colour, and dashes."""
     styles = []
     for place, name in enumerate(schedules):
         style, alike = schedule_style(name), schedules.count(name)
@@ -76,4 +78,5 @@ def _shade(color: str, luminance: float) -> str:
 
 
 def schedule_color(name: str) -> str:
+    """Return the colour of an LR schedule, as #rrggbb."""
     return schedule_style(name).color

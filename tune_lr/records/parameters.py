@@ -8,30 +8,38 @@ BATCH_SIZE = "batch_size"  # the qualified name of a batch size that is searched
 
 
 def split_parameters(qualified: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The LR schedule's and the optimizer's (its `name` too, where that is searched), both unqualified."""
+    """Return the LR schedule's parameters and the optimizer's, both unqualified.
+
+    The optimizer's have its `name` among them where that is searched.
+    """
     optimizer = {name.rpartition(".")[2]: v for name, v in qualified.items() if name.startswith(OPTIMIZER)}
     others = {name: v for name, v in qualified.items() if not name.startswith(OPTIMIZER) and name != BATCH_SIZE}
     return {name.partition(".")[2]: v for name, v in others.items()}, optimizer
 
 
 def optimizer_prefix(name: str) -> str:
-    """Of its arguments' qualified names: "optimizer.adamw.", or "optimizer." where no other is searched ("")."""
+    """Return what the qualified names of an optimizer's arguments begin with: "optimizer.adamw.".
+
+    It is "optimizer." where no other optimizer is searched (`name` is "").
+    """
     return f"{OPTIMIZER}{name}." if name else OPTIMIZER
 
 
 def short_name(qualified: str) -> str:
-    """A parameter's name beside its LR schedule or in a table: gamma, weight_decay, adamw.weight_decay, optimizer."""
+    """Return a parameter's name beside its LR schedule: gamma, weight_decay, adamw.weight_decay, optimizer."""
     return "optimizer" if qualified == f"{OPTIMIZER}name" else qualified.partition(".")[2] or qualified
 
 
 def setting(qualified: Mapping[str, Any]) -> str:
-    """The optimizer and the batch size, as far as they are searched: "adamw, batch 64"; "" where neither is."""
+    """Return the optimizer and the batch size, as far as they are searched: "adamw, batch 64"; "" where neither is."""
     name, size = qualified.get(f"{OPTIMIZER}name"), qualified.get(BATCH_SIZE)
     return ", ".join([*([str(name)] if name else []), *([f"batch {size}"] if size else [])])
 
 
 def whole_optimizer(base: Mapping[str, Any], searched: Mapping[str, Any]) -> dict[str, Any]:
-    """The optimizer of a trial, its `name` and its arguments: what was `searched`, over what the study says of `base`
-    where that is the same optimizer."""
+    """Return the optimizer of a trial, its `name` and its arguments.
+
+    What was `searched` lies over what the study says of `base`, where that is the same optimizer.
+    """
     same = searched.get("name", base["name"]).lower() == base["name"].lower()
     return {**base, **searched} if same else dict(searched)

@@ -65,4 +65,5 @@ class Status:
     left_s: float | None
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the status as `tune-lr status --json` prints it."""
         return asdict(self)

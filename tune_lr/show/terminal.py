@@ -21,6 +21,7 @@ from tune_lr.lr.bounds import LRBounds
 from tune_lr.lr.schedule import curve, make_lr_schedule
 from tune_lr.lr.spec import ScheduleSpec
 from tune_lr.records.answer import Answer
+from tune_lr.records.observer import Observer
 from tune_lr.records.outcome import Outcome, Spending
 from tune_lr.records.parameters import setting
 from tune_lr.records.row import TrialRow, rank_search
@@ -35,7 +36,7 @@ UNITS = {"range_test": "ramp", "search": "trial", "confirm": "trial"}
 SPARKS = "▁▂▃▄▅▆▇█"
 
 
-class Progress:
+class Progress(Observer):
     """An Observer that shows the phases, the time left and the leaders."""
 
     def __init__(self, console: Console, config: Config, plan: Plan) -> None:

@@ -15,6 +15,7 @@ from tune_lr.store.tables import cell
 RANGE_CURVE_COLUMNS = ("step", "lr", "loss")
 CURVE_COLUMNS = ("step", "lr", "train_loss")  # then val_loss, and val_<metric> for each metric of the workload
 
+Point = tuple[int, float, float]  # step, LR, training loss
 Curve = dict[str, list[float]]  # columns by their names; NaN where nothing was measured
 
 
@@ -58,6 +59,25 @@ def read_curve(path: Path) -> Curve:
 def has_points(path: Path) -> bool:
     """Return whether a curve has more than its header."""
     return len(path.read_bytes().splitlines()) > 1
+
+
+def points_of(curve: Curve) -> list[Point]:
+    """Return a curve's points: step, LR and training loss. A curve without columns has none."""
+    if not curve:
+        return []
+    losses = curve["loss" if "loss" in curve else "train_loss"]
+    return [(int(step), lr, loss) for step, lr, loss in zip(curve["step"], curve["lr"], losses, strict=True)]
+
+
+def validations_of(curve: Curve) -> dict[int, dict[str, float]]:
+    """Return what was measured in each validation: the metrics by their names in files, by the step."""
+    metrics = [name for name in curve if name.startswith("val_")]
+    validations = {}
+    for place, step in enumerate(curve["step"] if metrics else []):
+        measured = {name: curve[name][place] for name in metrics if not math.isnan(curve[name][place])}
+        if measured:
+            validations[int(step)] = measured
+    return validations
 
 
 def _whole_lines(lines: Iterable[str]) -> list[str]:

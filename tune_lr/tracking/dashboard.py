@@ -10,7 +10,9 @@ from tune_lr.errors import ResourceError, one_line
 from tune_lr.records.looks import schedule_color
 from tune_lr.records.parameters import BATCH_SIZE, OPTIMIZER, optimizer_prefix
 from tune_lr.store.study_dir import StudyDir
-from tune_lr.tracking.tracking import check_server, default_entity, run_id, server_url, x_axis
+from tune_lr.tracking.key import check_server, default_entity, server_url
+from tune_lr.tracking.rows import x_axis
+from tune_lr.tracking.runs import run_id
 
 SAVED = "dashboard.json"  # in the study's wandb/: where the workspace is, so that it is saved again and not twice
 BEST = 3
