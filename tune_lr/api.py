@@ -218,7 +218,7 @@ def run(
             progress.notice(f"W&B: {tracker.trouble}")
         if tracker is not None and (tracker.mode == "offline" or tracker.trouble):
             other = "" if tracker.trouble else f"   (or wandb sync {directory.wandb}/offline-run-*)"
-            console.print(f"W&B          {tracker.sync_command}{other}", highlight=False, soft_wrap=True)
+            console.print(f"W&B          tune-lr sync {directory.root}{other}", highlight=False, soft_wrap=True)
         if outcome.failed:
             where = f"see the column reason in {directory.trials_csv}"
             progress.notice(f"{outcome.failed} trial(s) failed for good: {where}")

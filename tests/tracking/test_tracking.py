@@ -158,7 +158,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Run]]:
         tracker.close()
         assert tracker.trouble == ""
         assert tracker.mode == "offline"
-        assert tracker.sync_command == f"tune-lr sync {directory.root}"
         assert {path.name for path in folder.iterdir() if "wandb" in path.name} == set()  # all is in the study
         yield read_runs(directory.wandb)
 

@@ -36,7 +36,6 @@ class WandbProcess(Observer):
     def __init__(self, config: Config, directory: StudyDir, study_id: str, mode: Mode) -> None:
         self.mode, self.trouble = mode, ""
         self.stop_trial: Callable[[int, str], None] | None = None
-        self._directory = directory
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._events.put((config, directory, study_id, mode))
         self._ended = threading.Event()
@@ -84,11 +83,6 @@ class WandbProcess(Observer):
         for pipe in (self._process.stdin, self._process.stdout):
             with suppress(OSError):  # what it did not take any more
                 cast("IO[bytes]", pipe).close()
-
-    @property
-    def sync_command(self) -> str:
-        """The command line that delivers what is not on the server."""
-        return f"tune-lr sync {self._directory.root}"
 
     def _send(self) -> None:
         """Hand the events to the process: a thread, since a study does not wait for a pipe."""

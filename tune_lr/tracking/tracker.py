@@ -30,7 +30,6 @@ class WandbTracker(Observer):
     def __init__(self, config: Config, directory: StudyDir, study_id: str, mode: Mode) -> None:
         self.trouble = ""
         self.stop_trial: Callable[[int, str], None] | None = None
-        self._directory = directory
         self._runs = Runs(config, directory, study_id, mode, stop=self._stop)
         self._events: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="wandb", daemon=True)
