@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from tune_lr.cluster import cluster
-from tune_lr.config.models import load_config
+from tune_lr.config.load import load_config
 from tune_lr.lr.schedule import make_lr_schedule
 from tune_lr.records.trial import Report, TrialSpec
 from tune_lr.run import make_task

@@ -35,7 +35,7 @@ def slots(trials: int = 40, workers: int = 1) -> dict[str, float]:
     """Trials through tune-lr's slots, end to end, with what the workers say of themselves."""
     from grid import Batch
     from tune_lr.cluster import cluster
-    from tune_lr.config.models import load_config
+    from tune_lr.config.load import load_config
     from tune_lr.records.trial import Report, TrialSpec
     from tune_lr.run import make_task
 

@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from overhead import TINY
-from tune_lr.config.models import Config, load_config
+from tune_lr.config.load import load_config
+from tune_lr.config.model import Config
 from tune_lr.records.trial import Report, TrialSpec
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.study import Study

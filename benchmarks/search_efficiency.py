@@ -63,7 +63,8 @@ from landscapes.landscape import (
     names,
 )
 from peers import valley
-from tune_lr.config.models import Config, parse_config
+from tune_lr.config.load import parse_config
+from tune_lr.config.model import Config
 from tune_lr.lr import bounds as lr_bounds
 from tune_lr.lr.bounds import find_lr_bounds
 from tune_lr.lr.divergence import DivergenceDetector

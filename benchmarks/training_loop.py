@@ -38,7 +38,7 @@ GROUPS = ("group", "bare", "ddp")  # what two processes do
 
 def set_up(name: str, steps: int, world: int = 1) -> Any:
     """The task, its workload and a trial long enough for the warm-up and the measured steps."""
-    from tune_lr.config.models import load_config
+    from tune_lr.config.load import load_config
     from tune_lr.records.trial import TrialSpec
     from tune_lr.run import make_task
     from tune_lr.workloads import load_workload

@@ -16,7 +16,7 @@ import numpy as np
 import search_efficiency
 from landscapes.landscape import load, load_ramps, names
 from search_efficiency import ours
-from tune_lr.config.models import Combination
+from tune_lr.config.parameters import Combination
 from tune_lr.lr.bounds import LRBounds
 from tune_lr.study import study
 

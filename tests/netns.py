@@ -19,7 +19,7 @@ import yaml
 
 from studies import Recorder, ray_node, toy
 from tune_lr import run as search
-from tune_lr.config.models import parse_config
+from tune_lr.config.load import parse_config
 from tune_lr.store.study_dir import StudyDir
 
 HEAD, OTHER = "10.203.0.1", "10.203.0.2"

@@ -12,7 +12,7 @@ import tune_lr
 from conftest import Finished
 from studies import TOY
 from tune_lr.api import final_training, training_name
-from tune_lr.config.models import load_config, parse_config
+from tune_lr.config.load import load_config, parse_config
 from tune_lr.errors import InputError, NoAnswerError, ResourceError
 from tune_lr.run import create
 from tune_lr.store.study_dir import StudyDir

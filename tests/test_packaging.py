@@ -16,7 +16,8 @@ LOOK = """\
 import json
 from importlib.resources import files
 import tune_lr
-from tune_lr.config.models import find_space, load_config
+from tune_lr.config.load import load_config
+from tune_lr.config.spaces import find_space
 print(json.dumps({
     "package": tune_lr.__file__,
     "space": str(find_space("lenet5_mnist")),

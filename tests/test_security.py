@@ -16,7 +16,7 @@ from conftest import CANARY, Finished
 from faults.inputs import CORPUS, LIMIT_S
 from paths import ROOT
 from tune_lr.cluster import cluster
-from tune_lr.config.models import load_config
+from tune_lr.config.load import load_config
 from tune_lr.errors import InputError
 
 SOURCES = sorted((ROOT / "tune_lr").rglob("*.py"))

@@ -13,7 +13,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tune_lr.config.models import Config, find_space, load_config, parse_config
+from tune_lr.config.load import load_config, parse_config
+from tune_lr.config.model import Config
+from tune_lr.config.spaces import find_space
 from tune_lr.errors import InputError, Interrupted, NoAnswerError, TuneLRError
 from tune_lr.lr.bounds import LRBounds
 from tune_lr.records.parameters import BATCH_SIZE, OPTIMIZER, split_parameters, whole_optimizer
@@ -262,7 +264,8 @@ def announce(
     console: "Console | None",
 ) -> "Mode":
     """Says what will run; returns the mode of W&B. Refuses what cannot be before anything is imported or made."""
-    from tune_lr.config.plan import check_address, plan
+    from tune_lr.config.hardware import check_address
+    from tune_lr.config.plan import plan
     from tune_lr.tracking.key import choose_mode
 
     mode = choose_mode(wandb)

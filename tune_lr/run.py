@@ -14,8 +14,10 @@ from importlib.metadata import PackageNotFoundError, version
 from types import FrameType
 from typing import Any
 
-from tune_lr.config.models import Config, Distribution, parse_config
-from tune_lr.config.plan import Hardware
+from tune_lr.config.hardware import Hardware
+from tune_lr.config.load import parse_config
+from tune_lr.config.model import Config
+from tune_lr.config.parameters import Distribution
 from tune_lr.errors import Interrupted, NoAnswerError
 from tune_lr.records.answer import Answer
 from tune_lr.records.observer import Observer

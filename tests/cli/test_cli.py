@@ -13,7 +13,7 @@ import pytest
 from paths import DATA
 from studies import tune_lr
 from tune_lr.cli.main import main
-from tune_lr.config.models import load_config
+from tune_lr.config.load import load_config
 from tune_lr.lr.bounds import LRBounds, find_lr_bounds
 from tune_lr.lr.schedules import SCHEDULES
 from tune_lr.store.measured_curve import read_curve
@@ -389,7 +389,7 @@ def test_a_study_without_its_fields_ends_with_4(command: str, capsys: pytest.Cap
 
 
 def test_a_search_cannot_be_shortened_by_resume(capsys: pytest.CaptureFixture[str]) -> None:
-    from tune_lr.config.models import load_config
+    from tune_lr.config.load import load_config
     from tune_lr.run import create
 
     create(load_config("space.yaml"), StudyDir("studies/first"), [])

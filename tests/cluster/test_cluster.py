@@ -27,8 +27,8 @@ from studies import Recorder, ray_node, toy, tune_lr
 from tune_lr import run as search
 from tune_lr.cli.main import _parser, main
 from tune_lr.cluster import cluster
-from tune_lr.config.models import parse_config
-from tune_lr.config.plan import Hardware, Node, check_slots, slots_on
+from tune_lr.config.hardware import Hardware, Node, check_slots, slots_on
+from tune_lr.config.load import parse_config
 from tune_lr.errors import InputError, ResourceError
 from tune_lr.records.trial import Report, Task, TrialSpec
 from tune_lr.run import make_task

@@ -9,7 +9,8 @@ import pytest
 
 from simulated import FIXED_LR, SMALL, Log, execute, open_study, train
 from tune_lr.config.budget import Budget, confirmation_within, parse_budget
-from tune_lr.config.models import UNLIMITED, Config, parse_config
+from tune_lr.config.load import parse_config
+from tune_lr.config.model import UNLIMITED, Config
 from tune_lr.config.plan import plan
 from tune_lr.errors import InputError
 from tune_lr.records.trial import Report, TrialSpec

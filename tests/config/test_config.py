@@ -15,7 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from paths import ROOT
-from tune_lr.config.models import Config, Distribution, LRRange, find_space, load_config, parse_config
+from tune_lr.config.load import load_config, parse_config
+from tune_lr.config.model import Config
+from tune_lr.config.parameters import Distribution, LRRange
+from tune_lr.config.spaces import find_space
 from tune_lr.config.yaml_file import read_yaml
 from tune_lr.errors import InputError
 
@@ -673,7 +676,7 @@ def test_whatever_a_field_holds_it_is_taken_whole_or_refused_in_one_line(field: 
 
 def test_reading_a_search_space_loads_neither_torch_nor_ray() -> None:
     code = (
-        "import sys, tune_lr.config.models; tune_lr.config.models.load_config('lenet5_mnist');"
+        "import sys, tune_lr.config.load; tune_lr.config.load.load_config('lenet5_mnist');"
         "print([name for name in ('torch', 'ray', 'wandb', 'optuna', 'colossalai') if name in sys.modules])"
     )
     root = ROOT

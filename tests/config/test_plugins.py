@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from studies import Recorder, curves, run_study, toy
-from tune_lr.config.models import Config, parse_config
+from tune_lr.config.load import parse_config
+from tune_lr.config.model import Config
 from tune_lr.config.plugins import (
     GEMINI_OPTIMIZERS,
     NOT_PASSED_ON,

@@ -23,7 +23,8 @@ from optuna.storages.journal import JournalFileBackend
 import simulated
 from faults.campaign import Held, Skipped
 from tune_lr import run as search
-from tune_lr.config.models import Config, parse_config
+from tune_lr.config.load import parse_config
+from tune_lr.config.model import Config
 from tune_lr.errors import TuneLRError
 from tune_lr.records.trial import Report, TrialSpec
 from tune_lr.store.study_dir import StudyDir

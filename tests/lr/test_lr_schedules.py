@@ -15,7 +15,7 @@ from torch.optim import lr_scheduler
 
 from paths import ROOT
 from tune_lr.cli.main import main
-from tune_lr.config.models import parse_config
+from tune_lr.config.load import parse_config
 from tune_lr.errors import InputError
 from tune_lr.lr.parameters import Parameter
 from tune_lr.lr.schedule import LRSchedule, check_parameters, curve, make_lr_schedule

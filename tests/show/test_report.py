@@ -17,7 +17,7 @@ import pytest
 from sample_study import CODE, CONFIG, CONFIRM, FIXED, SEARCH, write_sample_study
 from simulated import SMALL, execute
 from tune_lr.cli.main import main
-from tune_lr.config.models import parse_config
+from tune_lr.config.load import parse_config
 from tune_lr.lr.schedules import SCHEDULES as LR_SCHEDULES
 from tune_lr.records.looks import SCHEDULES, schedule_color, schedule_style, told_apart
 from tune_lr.records.row import TrialRow

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tune_lr.config.models import Config, load_config
-from tune_lr.config.plan import Hardware, Plan, plan
+from tune_lr.config.hardware import Hardware
+from tune_lr.config.load import load_config
+from tune_lr.config.model import Config
+from tune_lr.config.plan import Plan, plan
 from tune_lr.lr.bounds import LRBounds
 from tune_lr.lr.ramp import Ramp
 from tune_lr.lr.schedules import SCHEDULES

@@ -12,7 +12,7 @@ import torch
 
 from simulated import FACTS, FIXED_LR, Train, config_of, descend, ends_at_once, execute, open_study, train
 from tune_lr.api import final_training
-from tune_lr.config.models import Config
+from tune_lr.config.model import Config
 from tune_lr.errors import NoAnswerError
 from tune_lr.lr.schedule import make_lr_schedule
 from tune_lr.lr.schedules import SCHEDULES

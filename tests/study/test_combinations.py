@@ -19,7 +19,9 @@ from rich.console import Console
 
 from simulated import FIXED_LR, SMALL, Log, config_of, execute, open_study, ramp, train
 from tune_lr.api import final_training, read_bounds
-from tune_lr.config.models import Combination, Config, parse_config
+from tune_lr.config.load import parse_config
+from tune_lr.config.model import Config
+from tune_lr.config.parameters import Combination
 from tune_lr.config.plan import plan
 from tune_lr.errors import InputError, NoAnswerError
 from tune_lr.lr.bounds import find_lr_bounds

@@ -27,7 +27,7 @@ from simulated import (
     ramp_loss,
     train,
 )
-from tune_lr.config.models import Config
+from tune_lr.config.model import Config
 from tune_lr.records.row import rank_search
 from tune_lr.records.trial import Report, TrialSpec
 from tune_lr.study.sampler import BEST, LATEST, LRSampler, Placement, Point, believed, expected_improvement, quality

@@ -11,7 +11,7 @@ from optuna.samplers import RandomSampler
 from optuna.trial import Trial
 
 from simulated import config_of
-from tune_lr.config.models import LRRange, Parameters
+from tune_lr.config.parameters import LRRange, Parameters
 from tune_lr.study.search_space import Draw, draw, lr_interval
 
 BOUNDS = (0.01, 1.0)

@@ -15,7 +15,7 @@ from paths import SUPPORT
 from simulated import SMALL, execute
 from tune_lr import run as search
 from tune_lr.cli.main import main
-from tune_lr.config.models import parse_config
+from tune_lr.config.load import parse_config
 from tune_lr.errors import ResourceError
 from tune_lr.records.status import PhaseStatus
 from tune_lr.store.study_dir import StudyDir
@@ -154,7 +154,7 @@ import sys, threading
 from pathlib import Path
 from simulated import SMALL
 from tune_lr import run as search
-from tune_lr.config.models import parse_config
+from tune_lr.config.load import parse_config
 from tune_lr.errors import Interrupted
 from tune_lr.study.study import Study
 from tune_lr.store.study_dir import StudyDir

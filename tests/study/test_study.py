@@ -34,7 +34,7 @@ from simulated import (
     ramp_loss,
     train,
 )
-from tune_lr.config.models import Config
+from tune_lr.config.model import Config
 from tune_lr.config.plan import plan
 from tune_lr.errors import InputError, NoAnswerError, ResourceError
 from tune_lr.lr.bounds import LRBounds

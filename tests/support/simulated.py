@@ -7,7 +7,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from tune_lr.config.models import Config, parse_config
+from tune_lr.config.load import parse_config
+from tune_lr.config.model import Config
 from tune_lr.records.trial import Report, TrialSpec
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.study import Study

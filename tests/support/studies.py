@@ -15,7 +15,7 @@ import optuna
 
 from paths import SUPPORT
 from tune_lr import run as search
-from tune_lr.config.models import parse_config
+from tune_lr.config.load import parse_config
 from tune_lr.records.outcome import Outcome
 from tune_lr.records.row import TrialRow
 from tune_lr.records.trial import Report, TrialSpec

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tune_lr.config.models import Config, parse_config
+from tune_lr.config.load import parse_config
+from tune_lr.config.model import Config
 from tune_lr.errors import InputError
 from tune_lr.lr.bounds import LRBounds
 from tune_lr.lr.ramp import Ramp

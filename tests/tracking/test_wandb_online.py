@@ -22,7 +22,7 @@ from PIL import Image
 
 import simulated
 from tune_lr.cli.main import main
-from tune_lr.config.models import Config
+from tune_lr.config.model import Config
 from tune_lr.errors import InputError, ResourceError
 from tune_lr.records.looks import schedule_color
 from tune_lr.records.row import TrialRow

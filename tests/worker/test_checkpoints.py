@@ -26,7 +26,8 @@ from simulated import SMALL, Log, config_of, execute, open_study
 from simulated import train as simulate
 from studies import Recorder, ray_node, run_study, toy
 from toy import eventful
-from tune_lr.config.models import Config, parse_config
+from tune_lr.config.load import parse_config
+from tune_lr.config.model import Config
 from tune_lr.lr.ramp import Ramp
 from tune_lr.records.trial import CheckpointPlan, Report, TrialSpec
 from tune_lr.run import make_task as task_of

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from paths import ROOT
-from tune_lr.config.models import load_config
+from tune_lr.config.load import load_config
 from tune_lr.errors import InputError
 from tune_lr.worker.checks import check_task
 from tune_lr.worker.optimizers import make_optimizer

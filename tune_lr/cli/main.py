@@ -15,7 +15,7 @@ from tune_lr.errors import InputError, NoAnswerError, ResourceError, TuneLRError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tune_lr.config.models import Config
+    from tune_lr.config.model import Config
     from tune_lr.lr.bounds import LRBounds
     from tune_lr.store.study_dir import StudyDir
 
@@ -181,7 +181,7 @@ def _study_name(options: argparse.Namespace) -> str:
 
 def _search(options: argparse.Namespace) -> int:
     from tune_lr.api import python_path
-    from tune_lr.config.models import find_space
+    from tune_lr.config.spaces import find_space
     from tune_lr.store.study_dir import StudyDir, check_study_name
 
     source, config = find_space(options.space), _config(options)
@@ -258,7 +258,7 @@ def _line_to_paste(bounds: "LRBounds") -> str:
 
 
 def _resume(options: argparse.Namespace) -> int:
-    from tune_lr.config.models import parse_config
+    from tune_lr.config.load import parse_config
     from tune_lr.store.study_dir import StudyDir
 
     directory = StudyDir(options.study)
@@ -360,14 +360,15 @@ def _dashboard(options: argparse.Namespace) -> int:
 
 def _recorded(directory: "StudyDir") -> "tuple[Config, StudyDir, dict[str, Any]]":
     """A study's configuration and the rest of its study.yaml."""
-    from tune_lr.config.models import parse_config
+    from tune_lr.config.load import parse_config
 
     record = directory.read_resumable()
     return parse_config(record["config"], source=str(directory.study_yaml)), directory, record
 
 
 def _check(options: argparse.Namespace) -> int:
-    from tune_lr.config.plan import check_address, check_slots, plan, slots_on
+    from tune_lr.config.hardware import check_address, check_slots, slots_on
+    from tune_lr.config.plan import plan
     from tune_lr.show.terminal import show_plan
 
     config = _config(options)
@@ -433,7 +434,7 @@ def _init(options: argparse.Namespace) -> int:
 
 def _config(options: argparse.Namespace) -> "Config":
     """The YAML with everything from the command line laid over it."""
-    from tune_lr.config.models import load_config
+    from tune_lr.config.load import load_config
 
     return load_config(options.space, [*options.set, *_flags(options)])
 

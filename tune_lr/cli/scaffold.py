@@ -128,7 +128,7 @@ scaling: {workers_per_trial: 1, gpus_per_worker: 0, cpus_per_worker: 1, max_conc
 from pathlib import Path
 
 import torch
-from tune_lr.config.models import load_config
+from tune_lr.config.load import load_config
 from tune_lr.workloads import load_batch, outputs_of
 from tune_lr.workloads.first_batch import check_first_batch
 

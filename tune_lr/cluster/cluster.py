@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tune_lr.config.plan import Hardware, Node, check_address, check_slots, slots_on
+from tune_lr.config.hardware import Hardware, Node, check_address, check_slots, slots_on
 from tune_lr.errors import InputError, ResourceError, one_line
 from tune_lr.records.trial import Task
 from tune_lr.study.study import Study

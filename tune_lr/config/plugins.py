@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from tune_lr.config.yaml_file import shown
+from tune_lr.config.messages import shown
 from tune_lr.errors import suggestion
 
 DTYPES = ("fp32", "bf16", "fp16")

@@ -5,60 +5,24 @@ deep nesting. Here the parser's events are turned into data one by one instead, 
 judged, and no loader that another library uses is changed.
 """
 
-import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
-from tune_lr.errors import InputError, suggestion
-
-FieldPath = tuple[str | int, ...]
-
-# Where each field was written: a number to sort by, and how a message names the place.
-Places = dict[FieldPath, tuple[int, str]]
+from tune_lr.config.messages import FieldPath, Places, field_name, one_line, shortened, shown
+from tune_lr.errors import InputError
 
 MAX_BYTES = 64 * 1024  # PyYAML reads about 100 kB a second: this keeps a refusal well under 2 s
 MAX_DEPTH = 20
-
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*(_[0-9]+)*)")
 _FLOAT = re.compile(r"[-+]?([0-9]+(_[0-9]+)*(\.[0-9]*|(?=[eE]))|\.[0-9]+)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = {".inf": "inf", "+.inf": "inf", "-.inf": "-inf", ".nan": "nan"}
 _DATE = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt \t].*)?")
 _WORDS = {"true": True, "false": False, "null": None, "~": None, "": None}
-
-
-def one_line(text: str) -> str:
-    """`text` with line breaks and everything else that a terminal would act on written as escapes."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
-
-
-def shortened(text: str, length: int = 60) -> str:
-    """`text` on one line, cut to about `length` characters."""
-    cut = one_line(text[: length + 1])
-    return cut if len(cut) <= length else cut[: length - 3] + "..."
-
-
-def field_name(path: FieldPath) -> str:
-    """`parameters.lr.values.1` for the path of a field."""
-    return ".".join(shortened(str(part)) for part in path)
-
-
-def shown(value: object) -> str:
-    """How an error message shows the value that it got: one line of about 60 characters at most."""
-    if isinstance(value, str):
-        return shortened(repr(value[:61]))
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, int) and value.bit_length() > 128:
-        return f"an integer of {value.bit_length()} bits"
-    try:
-        return shortened(repr(value))
-    except (ValueError, RecursionError):  # an integer of more than 4,300 digits somewhere inside, or a loop
-        return f"a {type(value).__name__}"
 
 
 def read_yaml_file(path: Path) -> tuple[Any, dict[FieldPath, int]]:
@@ -249,68 +213,3 @@ def _lay_over(data: dict[str, Any], places: Places, override: str, order: int) -
     for stale in [field for field in places if field[: len(path)] == path]:
         del places[stale]
     places[path] = place
-
-
-class Issue(NamedTuple):
-    """Something wrong at a field."""
-
-    path: FieldPath
-    what: str
-
-
-def first_error(issues: Iterable[Issue], places: Places) -> InputError:
-    """The error about the issue that was written first, and how many more there are."""
-
-    def place(issue: Issue) -> tuple[int, str]:
-        known = (issue.path[:n] for n in range(len(issue.path), 0, -1) if issue.path[:n] in places)
-        return places[next(known, ())]
-
-    first, *more = sorted(issues, key=lambda issue: place(issue)[0])
-    field = f" {field_name(first.path)}" if first.path else ""
-    return InputError(f"{place(first)[1]}{field}: {one_line(first.what)}{f' (and {len(more)} more)' if more else ''}")
-
-
-def plain_data(value: Any, path: FieldPath, issues: list[Issue]) -> Any:
-    """A copy as plain data; what is no data, or a number that no field can hold, is added to `issues`."""
-    if len(path) > MAX_DEPTH:
-        issues.append(Issue(path[:3], f"is nested too deeply; at most {MAX_DEPTH} levels"))
-    elif isinstance(value, Mapping):
-        odd = [key for key in value if not isinstance(key, str)]
-        issues += [Issue(path, f"a key must be text (got {shown(key)})") for key in odd]
-        return {key: plain_data(inner, (*path, key), issues) for key, inner in value.items() if isinstance(key, str)}
-    elif isinstance(value, (list, tuple)):
-        return [plain_data(inner, (*path, i), issues) for i, inner in enumerate(value)]
-    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
-        issues.append(Issue(path, f"is too large a number (got {shown(value)}); at most 64 bits"))
-    elif isinstance(value, float) and not math.isfinite(value):
-        issues.append(Issue(path, f"must be a finite number (got {shown(value)})"))
-    elif value is not None and not isinstance(value, (bool, int, float, str)):
-        issues.append(Issue(path, f"is not plain data (got {shown(value)}); write text, numbers, lists and mappings"))
-    return value
-
-
-def find_space(source: str | Path) -> Path:
-    """The YAML file `source`, or the one of that name in search_spaces/ ("lenet5_mnist", "cs5260/b4_onecycle"): here,
-    in the checkout, or in the wheel.
-
-    Raises InputError, with the names that there are, if there is none.
-    """
-    text = str(source)
-    if os.path.isfile(text):
-        return Path(text)
-    package = Path(__file__).resolve().parent.parent
-    folders = [Path("search_spaces"), package.parent / "search_spaces", package / "_search_spaces"]
-    if re.fullmatch(r"([\w.-]+/)?[\w.-]+", text) and ".." not in text:
-        for folder in folders:
-            for name in (text, f"{text}.yaml"):
-                if os.path.isfile(folder / name):
-                    return folder / name
-    if os.path.isdir(text):
-        raise InputError(f"{one_line(text)}: is a directory; give a YAML file, or the name of a search space")
-    if os.path.exists(text):
-        raise InputError(f"{one_line(text)}: is not a regular file; give a YAML file, or the name of a search space")
-    files = [file.relative_to(folder) for folder in folders for file in folder.rglob("*.yaml")]
-    names = sorted({str(file.with_suffix("")) for file in files})
-    hint = suggestion(text.removesuffix(".yaml"), names)
-    allowed = f"give a YAML file, or one of: {', '.join(names) or 'none here'}"
-    raise InputError(f"{shortened(text)}: no such file or search space{hint}; {allowed}")

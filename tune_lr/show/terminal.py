@@ -14,9 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from tune_lr.config.budget import SECONDS
-from tune_lr.config.models import UNLIMITED, Config
+from tune_lr.config.hardware import Hardware, Node
+from tune_lr.config.model import UNLIMITED, Config
 from tune_lr.config.optimizers import range_test_caveat
-from tune_lr.config.plan import Hardware, Node, Plan, planned_confirmation
+from tune_lr.config.plan import Plan, planned_confirmation
 from tune_lr.lr.bounds import LRBounds
 from tune_lr.lr.schedule import curve, make_lr_schedule
 from tune_lr.lr.spec import ScheduleSpec

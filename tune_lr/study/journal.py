@@ -15,7 +15,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from tune_lr.config.models import Config
+from tune_lr.config.model import Config
 from tune_lr.errors import ResourceError, one_line
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.sampler import LRSampler, Place

@@ -8,7 +8,7 @@ from functools import lru_cache
 from statistics import fmean
 from typing import Any, Protocol
 
-from tune_lr.config.models import Combination, Distribution, LRRange, Parameters
+from tune_lr.config.parameters import Combination, Distribution, LRRange, Parameters
 from tune_lr.errors import InputError
 from tune_lr.lr.bounds import LRBounds, peak_multiplier
 from tune_lr.lr.schedule import make_lr_schedule

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
 
-from tune_lr.config.models import parse_config
+from tune_lr.config.load import parse_config
 from tune_lr.config.plan import plan
 from tune_lr.errors import NoAnswerError, ResourceError
 from tune_lr.records.parameters import BATCH_SIZE

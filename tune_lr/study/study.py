@@ -25,7 +25,8 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import Trial, TrialState, create_trial
 
 from tune_lr.config.budget import confirmation_within
-from tune_lr.config.models import Combination, Config
+from tune_lr.config.model import Config
+from tune_lr.config.parameters import Combination
 from tune_lr.config.plan import needs_range_test, planned_confirmation
 from tune_lr.errors import InputError, NoAnswerError, ResourceError, TuneLRError
 from tune_lr.lr.bounds import LRBounds, find_lr_bounds

@@ -5,7 +5,7 @@ The workspace shows the runs of the study's group, wherever they came from: onli
 
 from typing import Any
 
-from tune_lr.config.models import Config
+from tune_lr.config.model import Config
 from tune_lr.errors import ResourceError, one_line
 from tune_lr.records.looks import schedule_color
 from tune_lr.records.parameters import BATCH_SIZE, OPTIMIZER, optimizer_prefix

@@ -15,7 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import IO, Any, cast
 
-from tune_lr.config.models import Config
+from tune_lr.config.model import Config
 from tune_lr.records.observer import Observer
 from tune_lr.records.row import TrialRow
 from tune_lr.records.trial import Report, TrialSpec

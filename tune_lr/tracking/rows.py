@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from tune_lr.config.models import Config
+from tune_lr.config.model import Config
 from tune_lr.records.trial import Report, TrialSpec
 from tune_lr.store.curves import Curve, Point, points_of, validations_of
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tune_lr.config.models import Config
+from tune_lr.config.model import Config
 from tune_lr.records.parameters import setting, whole_optimizer
 from tune_lr.records.row import RAMP, TrialRow
 from tune_lr.records.trial import TrialSpec

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from tune_lr.config.models import Config
+from tune_lr.config.model import Config
 from tune_lr.errors import ResourceError, one_line
 from tune_lr.lr.ramp import Ramp
 from tune_lr.records.parameters import BATCH_SIZE, split_parameters

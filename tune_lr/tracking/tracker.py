@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from tune_lr.config.models import Config
+from tune_lr.config.model import Config
 from tune_lr.errors import TuneLRError, one_line
 from tune_lr.records.observer import Observer
 from tune_lr.records.row import TrialRow

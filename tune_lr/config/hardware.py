@@ -1,0 +1,67 @@
+"""The hardware of a cluster, as it declares it, and how many trials fit on it. Known without Ray."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tune_lr.errors import InputError, ResourceError
+from tune_lr.records.trial import Task
+
+
+@dataclass(frozen=True)
+class Node:
+    """What one node of a cluster declares. `present` is false for one that an autoscaler may start."""
+
+    name: str
+    cpus: float
+    gpus: float
+    present: bool = True
+
+    def holds(self, task: Task) -> int:
+        """How many workers fit on it. A fraction of a GPU is of one GPU."""
+        fit = int(self.cpus / task.cpus_per_worker)
+        share = task.gpus_per_worker
+        if share >= 1:
+            fit = min(fit, int(self.gpus / share))
+        elif share:
+            fit = min(fit, int(self.gpus) * int(1 / share + 1e-9))
+        return fit
+
+    def __str__(self) -> str:
+        return f"{self.cpus:g} CPU and {self.gpus:g} GPU"
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What the cluster declares."""
+
+    nodes: int
+    cpus: float
+    gpus: float
+
+
+def slots_on(nodes: Sequence[Node], task: Task, most: int | None) -> int:
+    """How many trials fit at once; a trial's workers may lie on several nodes."""
+    slots = sum(node.holds(task) for node in nodes) // task.workers
+    return slots if most is None else min(slots, most)
+
+
+def check_slots(nodes: Sequence[Node], task: Task) -> None:
+    """Raises ResourceError where not even one trial fits: Tune would wait for ever."""
+    if slots_on(nodes, task, None):
+        return
+    gpus = f" and {task.gpus_per_worker:g} GPU" if task.gpus_per_worker else ""
+    has = ", ".join(map(str, nodes)) or "nothing"
+    raise ResourceError(
+        f"the cluster cannot hold one trial: it wants {task.workers} workers "
+        f"of {task.cpus_per_worker} CPU{gpus} each; "
+        f"the cluster has {len(nodes)} node(s): {has}"
+    )
+
+
+def check_address(address: str | None) -> None:
+    """Refuses the address of a Ray cluster that cannot serve a driver here."""
+    if address and address.startswith("ray://"):
+        raise InputError(
+            f"--address: Ray Client would run Tune elsewhere (got {address!r}); submit a job instead "
+            "(ray job submit -- tune-lr search ...), or give HOST:PORT on a node of the cluster"
+        )

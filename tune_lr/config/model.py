@@ -1,0 +1,105 @@
+"""A whole search space as one typed, frozen object."""
+
+import re
+from typing import Annotated, Any
+
+from pydantic import Field, Strict, field_validator, model_validator
+
+from tune_lr.config.base import Count, FieldError, Model
+from tune_lr.config.budget import ALLOWED, Budget, parse_budget
+from tune_lr.config.messages import shown
+from tune_lr.config.parameters import Combination, Parameters
+from tune_lr.config.phases import Confirm, Fixed, Metric, Pruner, RangeTest, Sampler
+from tune_lr.config.training import Checkpoints, Optimizer, Scaling, TrainingDetails
+from tune_lr.records.steps import equal_steps
+
+UNLIMITED = 10**6  # trials, where only a budget ends the search
+
+
+class Wandb(Model):
+    """Where runs go in Weights & Biases; `entity` None: the default of the account."""
+
+    project: str = Field(default="tune-lr", min_length=1, max_length=128)
+    entity: str | None = None
+
+    @field_validator("project")
+    @classmethod
+    def _is_accepted_by_wandb(cls, project: str) -> str:
+        if re.search(r"[/\\#?%:]", project):
+            raise FieldError(f"is no W&B project (got {shown(project)}); write it without any of / \\ # ? % :")
+        return project
+
+
+class Config(Model):
+    """A whole search space. Make it with `load_config` or `parse_config`: they check that the fields fit each other."""
+
+    workload: str = Field(examples=["my_module:make_workload"])
+    workload_args: dict[str, Any] = {}
+    # Global; None: the workload's own. Where it is searched, this is the one whose steps all fields count.
+    batch_size: Count | None = None
+    metric: Metric = Metric()
+    max_steps: Count = Field(examples=[310])  # optimizer steps of one full trial
+    report_every: Count = Field(examples=[31])  # steps between validations
+    # Of the search phase; 0 where all is fixed. Where there is a budget, the most trials that it may buy.
+    num_trials: int = Field(ge=0, le=10**9, examples=[48])
+    budget: str | None = None  # "12x", "30m": of ramps, search and confirmation together
+    seed: int = Field(default=0, ge=0, le=2**31 - 1)
+    range_test: RangeTest = RangeTest()
+    sampler: Sampler = Sampler()
+    pruner: Pruner = Pruner(name="none")
+    confirm: Confirm = Confirm()
+    optimizer: Optimizer = Optimizer.model_validate({})
+    # The default is for studies in which all is fixed; it is refused elsewhere.
+    parameters: Parameters = Parameters.model_validate({"lr": {"value": 1.0}, "lr_schedule": {"value": "constant"}})
+    fixed: Annotated[tuple[Fixed, ...], Strict(False)] = ()
+    training: TrainingDetails = TrainingDetails()
+    scaling: Scaling = Scaling()
+    checkpoints: Checkpoints = Checkpoints()
+    wandb: Wandb = Wandb()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_many_as_the_budget_buys(cls, data: Any) -> Any:
+        unsaid = isinstance(data, dict) and data.get("budget") is not None and data.get("num_trials") is None
+        return {**data, "num_trials": UNLIMITED} if unsaid else data
+
+    @field_validator("budget")
+    @classmethod
+    def _is_a_budget(cls, budget: str | None) -> str | None:
+        if budget is not None:
+            try:
+                parse_budget(budget)
+            except ValueError:
+                raise FieldError(f"is no budget (got {shown(budget)}); write {ALLOWED}") from None
+        return budget
+
+    @property
+    def spending(self) -> Budget | None:
+        return parse_budget(self.budget) if self.budget else None
+
+    @field_validator("workload")
+    @classmethod
+    def _is_module_and_function(cls, workload: str) -> str:
+        module, _, function = workload.partition(":")
+        if not all(map(str.isidentifier, [*module.split("."), function])):
+            raise FieldError(f"is no workload (got {shown(workload)}); write module:function")
+        return workload
+
+    @property
+    def combinations(self) -> list[Combination]:
+        """Of batch size and optimizer, as far as they are searched. First the one that `batch_size` and `optimizer`
+        name."""
+        sizes, names = self.parameters.batch_size or (None,), self.parameters.optimizer
+        own = self.batch_size, self.optimizer.name.lower()
+        return sorted(
+            (Combination(size, name) for name in names for size in sizes),
+            key=lambda one: (one.batch_size or own[0], one.optimizer.lower() or own[1]) != own,
+        )
+
+    def steps_of(self, steps: int, batch_size: int | None) -> int:
+        """How many steps with that batch size see as many samples as `steps` of the study's."""
+        return equal_steps(steps, self.batch_size, batch_size) if self.batch_size and batch_size else steps
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, fit for YAML: `parse_config(config.to_dict()) == config`."""
+        return self.model_dump(mode="json")
