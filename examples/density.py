@@ -1,4 +1,4 @@
-"""A loss of one's own that may be negative: the log-density of a target whose noise depends on the input."""
+"""A loss of one's own that may be negative: the negative log-density of a target whose noise depends on the input."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""Batches are mappings, whose keys go into a transformers model: does a sequence of ones and twos hold more twos?"""
+"""Batches are mappings for a transformers model, which says whether a sequence of ones and twos has more twos."""
 
 import torch
 from torch.utils.data import Dataset
@@ -24,6 +24,6 @@ def make_workload() -> Workload:
         model=lambda: BertForSequenceClassification(config),
         train_data=Sequences(2000, seed=0),
         val_data=Sequences(500, seed=1),
-        criterion=lambda outputs, batch: outputs.loss,
+        criterion=lambda outputs, _: outputs.loss,
         batch_size=50,
     )

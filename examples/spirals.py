@@ -1,4 +1,4 @@
-"""Batches are tuples (input, target): two spirals, told apart by a small network."""
+"""Batches are tuples (input, target): a small network says on which of two spirals a point lies."""
 
 import torch
 from torch import nn
