@@ -167,6 +167,8 @@ class _Rows:
 
     def end_part(self, point: int, step: int) -> None:
         """Validate, and take the mean of the training losses since the last time."""
+        if len(self.numbers) == 0:
+            return
         with torch.no_grad():
             parts = [self.losses(self.weights, *batch) for batch in self.work.data.val_batches()]
         # NaN would mean that nothing was trained.

@@ -318,9 +318,8 @@ def mnist_conv() -> nn.Sequential:
 def digits_conv() -> nn.Sequential:
     """Shape (N, 1, 8, 8) to logits of shape (N, 10)."""
     return nn.Sequential(
-        nn.Conv2d(1, 8, 3, padding=1), nn.GELU(), Patches(8, 12), nn.GELU(), Patches(12, 24), nn.Flatten(),
-        nn.GELU(), nn.Linear(96, 10),
-    )  # fmt: skip
+        nn.Conv2d(1, 8, 3, padding=1, stride=2), nn.GELU(), Patches(8, 24), nn.GELU(), nn.Flatten(), nn.Linear(96, 10)
+    )
 
 
 class Block(nn.Module):

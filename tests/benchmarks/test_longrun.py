@@ -58,6 +58,7 @@ def test_a_row_that_diverges_is_inf_and_leaves_the_others_alone() -> None:
     curves = train_rows(work, 0, lrs, POINTS)
     assert np.isfinite(curves.val_loss[:, 0]).all()
     assert np.isinf(curves.val_loss[:2, -1]).all()  # the second parts from the first after that has diverged
+    np.testing.assert_array_equal(curves.val_loss[:2], train_rows(work, 0, lrs[:2], POINTS).val_loss)
     np.testing.assert_allclose(curves.val_loss[2:], train_rows(work, 0, lrs[2:], POINTS).val_loss, rtol=1e-5)
 
 
