@@ -18,6 +18,7 @@ from tune_lr.config.model import Config
 from tune_lr.config.spaces import find_space
 from tune_lr.errors import InputError, Interrupted, NoAnswerError, TuneLRError
 from tune_lr.lr.bounds import LRBounds
+from tune_lr.records.answer import Answer
 from tune_lr.records.parameters import BATCH_SIZE, OPTIMIZER, split_parameters, whole_optimizer
 from tune_lr.records.phases import PHASES
 from tune_lr.records.row import TrialRow
@@ -36,15 +37,23 @@ if TYPE_CHECKING:
 class StudyResult:
     """What a study has come to, read from its directory.
 
-    `best` is best.yaml: "lr_schedule", "lr", "parameters", "mean", "interval", "runner_up", "verdict", "code" and more;
-    None where no trial was completed. `bounds` is None where there was no LR range test; where batch sizes or
-    optimizers are searched, those of the others stand in bounds.json under "combinations".
+    `answer` is the winner and what was found of it; None where no trial was completed. `bounds` is None where there was
+    no LR range test; where batch sizes or optimizers are searched, those of the others stand in bounds.json under
+    "combinations".
     """
 
     path: Path
-    best: Mapping[str, Any] | None
+    answer: Answer | None
     bounds: LRBounds | None
     rows: tuple[TrialRow, ...]  # of every trial that has ended, by number
+
+    @property
+    def best(self) -> Mapping[str, Any] | None:
+        """The answer as best.yaml holds it: "lr_schedule", "lr", "parameters", "mean", "interval", "runner_up" and more.
+
+        None where no trial was completed.
+        """
+        return self.answer.to_dict() if self.answer is not None else None
 
     @property
     def trials(self) -> "DataFrame":
@@ -164,7 +173,7 @@ def read_study(path: str | Path) -> StudyResult:
         report(directory)
     return StudyResult(
         path=directory.root,
-        best=directory.read_yaml(directory.best_yaml) if directory.best_yaml.exists() else None,
+        answer=directory.read_answer(),
         bounds=read_bounds(directory) if directory.bounds_json.exists() else None,
         rows=tuple(directory.read_rows()),
     )
