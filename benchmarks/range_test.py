@@ -3,8 +3,8 @@
     python benchmarks/range_test.py [--plot docs/images/range_test_benchmark.png]
 
 Replays, in seconds, the ramps of `landscapes/` (20 seeds per workload and tool): ours on sets of three, drawn without
-replacement; the peers', each on its own default ramp, one each, as they do. The rules in `tune_lr.lr.reading` were
-made with the workloads of IN_VIEW in view; the others judge them.
+replacement; the peers', each on its own default ramp, one each, as they do. The rules in `tune_lr.lr.landmarks` and
+`tune_lr.lr.bounds` were made with the workloads of IN_VIEW in view; the others judge them.
 
 - holds: how often the bounds hold an LR within 2 % of the best mean loss of EVERY schedule; width: their median in
   decades

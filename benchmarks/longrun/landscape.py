@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 
 from tune_lr.lr.ramp import Ramp
-from tune_lr.lr.schedule import curve, make_lr_schedule
+from tune_lr.lr.schedule import make_lr_schedule
 
 Array = NDArray[np.float64]
 
@@ -65,7 +65,7 @@ def lr_curve(schedule: str, steps: int) -> Array:
     if schedule in COOLDOWNS:
         cooldown = round(COOLDOWNS[schedule] * steps)
         return np.minimum(1.0, (steps - np.arange(steps)) / cooldown)
-    return curve(make_lr_schedule(schedule, {}, steps), 1.0)
+    return make_lr_schedule(schedule, {}, steps).lrs(1.0)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ def _check_momenta(p: Parameters) -> None:
         )
 
 
-def _onecycle_combine(p: dict[str, Any]) -> dict[str, Any]:
+def _onecycle_reconcile(p: Parameters) -> Parameters:
     _check_momenta(p)
     if p["three_phase"] and p["pct_start"] > 0.5:
         raise ValueError(
@@ -34,7 +34,7 @@ def _onecycle_combine(p: dict[str, Any]) -> dict[str, Any]:
     return p
 
 
-def _onecycle_resolve(p: dict[str, Any], max_steps: int, steps_per_epoch: int | None) -> dict[str, Any]:
+def _onecycle_resolve(p: Parameters, max_steps: int, _steps_per_epoch: int | None) -> Parameters:
     # A rise of exactly one step makes torch's OneCycleLR divide by zero; a rise that is longer by a hair does not.
     if p["pct_start"] * max_steps == 1:
         return {**p, "pct_start": p["pct_start"] * (1 + 1e-12)}
@@ -88,7 +88,7 @@ ONECYCLE = ScheduleSpec(
         *momentum_parameters(0.85, 0.95),
     ),
     torch_class="OneCycleLR",
-    combine=_onecycle_combine,
+    reconcile=_onecycle_reconcile,
     resolve=_onecycle_resolve,
     lr=_onecycle_lr,
     momentum=_onecycle_momentum,
@@ -102,14 +102,14 @@ ONECYCLE = ScheduleSpec(
 _MODES = ("triangular", "triangular2", "exp_range")
 
 
-def _cyclic_combine(p: dict[str, Any]) -> dict[str, Any]:
+def _cyclic_reconcile(p: Parameters) -> Parameters:
     _check_momenta(p)
     if p["gamma"] is not None and p["mode"] != "exp_range":
         raise ValueError(f"gamma has no effect in mode {p['mode']} (got {p['gamma']:g}); allowed: with mode exp_range")
     return p
 
 
-def _cyclic_resolve(p: dict[str, Any], max_steps: int, steps_per_epoch: int | None) -> dict[str, Any]:
+def _cyclic_resolve(p: Parameters, max_steps: int, _steps_per_epoch: int | None) -> Parameters:
     down = p["step_size_up"] if p["step_size_down"] is None else p["step_size_down"]
     cycles = max_steps // (p["step_size_up"] + down)
     if p["mode"] == "triangular2" and cycles >= 1024:
@@ -160,7 +160,7 @@ CYCLIC = ScheduleSpec(
         *momentum_parameters(0.8, 0.9),
     ),
     torch_class="CyclicLR",
-    combine=_cyclic_combine,
+    reconcile=_cyclic_reconcile,
     resolve=_cyclic_resolve,
     lr=_cyclic_lr,
     momentum=_cyclic_momentum,

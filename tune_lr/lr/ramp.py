@@ -1,4 +1,16 @@
-"""The ramp of an LR range test: which LR each of its steps has."""
+"""The ramp of an LR range test: which LR each of its steps has.
+
+The LR range test is from Smith, "Cyclical learning rates for training neural networks" (WACV 2017).
+
+Notation
+
+    symbol     meaning                                              unit    shape
+    low, high  LR of the first and of the last step                 LR      ()
+    steps      optimizer steps of the ramp                          steps   ()
+    stairs     LRs that a staircase holds, one after the other      1       ()
+    step       index of an optimizer step, from 0                   steps   ()
+    position   index of the LR: the step, or of a staircase the stair   1   ()
+"""
 
 import math
 from dataclasses import dataclass, replace
@@ -46,14 +58,14 @@ class Ramp:
             )
 
     def lr(self, step: int) -> float:
-        """The LR of `step`, 0-based. Raises InputError outside 0 <= step < steps."""
+        """Return the LR of `step`, counted from 0. Raises InputError outside 0 <= step < steps."""
         if not 0 <= step < self.steps:
             raise InputError(f"step (got {step}) must lie in the ramp of {self.steps} steps: 0 to {self.steps - 1}")
         if self.stairs is None:
             position, last = step, self.steps - 1
         else:
             position, last = step * self.stairs // self.steps, self.stairs - 1
-        # The ends exactly, without rounding.
+        # The formulas below would return both ends with a rounding error.
         if position == 0:
             return self.low
         if position == last:
@@ -64,6 +76,9 @@ class Ramp:
         return float(self.low * (self.high / self.low) ** fraction)
 
     def over(self, low: float, high: float) -> "Ramp":
-        """The same ramp over another range, with as many steps a decade and never fewer in all."""
-        wider = math.log(high / low) / math.log(self.high / self.low)
-        return replace(self, low=low, high=high, steps=math.ceil(self.steps * max(1.0, wider)))
+        """Return the same ramp over another range.
+
+        It has as many steps per decade as this one, and in all never fewer steps than this one.
+        """
+        widening = math.log(high / low) / math.log(self.high / self.low)
+        return replace(self, low=low, high=high, steps=math.ceil(self.steps * max(1.0, widening)))

@@ -1,17 +1,25 @@
-"""LR schedules as pure functions of the step: a name and its parameters -> LR (and momentum) at every step.
+"""LR schedules as pure functions of the step: from a name and parameters to the LR (and momentum) of every step.
 
-A schedule is one entry of `SCHEDULES`: its parameters as data, and small functions that take those parameters with
-every length in steps. To add one, write its functions and its entry; nothing else knows the names. Every function
-computes what the class of the same shape in `torch.optim.lr_scheduler` computes, in the same order of operations, so
-that training here and training with the PyTorch lines of `LRSchedule.code` give the same curve. Nothing here imports
-torch.
+A schedule is one entry of `SCHEDULES`. To add one, write its formula and its `ScheduleSpec` here, and put it into the
+table at the end; no other module knows the names. (onecycle and cyclic are in `cyclical`, since they are long.) Every
+function computes what the class of the same shape in `torch.optim.lr_scheduler` computes, in the same order of
+operations, so that training here and training with the PyTorch lines of `LRSchedule.code` give the same curve. Nothing
+here imports torch.
 
-The LR of a trial is its peak, `lr`; a schedule scales it and never exceeds it. Lengths are a fraction of `max_steps`
-(a float in (0, 1]) or steps (an integer from 2 up). Floors are fractions of the peak.
+The LR of a trial is its peak. A schedule scales it and never exceeds it. A `warmup` takes the LR linearly up to the
+peak, and the schedule then runs over the steps that remain: its lengths count from the end of the warm-up, as with
+torch's SequentialLR, and fractions are of those steps. Two schedules have no warm-up because they rise by themselves
+(onecycle, cyclic), and one because SequentialLR refuses its class, ReduceLROnPlateau (plateau).
 
-A `warmup` takes the LR linearly up to the peak, and the schedule then runs over the steps that remain: its lengths
-count from the end of the warm-up, as with torch's SequentialLR, and fractions are of those steps. There is none where
-it has no place: one-cycle and cyclic rise by themselves, and SequentialLR refuses ReduceLROnPlateau.
+Notation
+
+    symbol          meaning                                                       unit   shape
+    p               parameters by name, lengths in steps (see `ScheduleSpec`)     -      -
+    peak, lr        LR that the schedule scales                                   LR     ()
+    step            index of a step after warm-up and flat part, from 0           steps  ()
+    p["max_steps"]  steps after warm-up and flat part                             steps  ()
+    p["floor"]      lowest LR / peak                                              1      ()
+    floor           lowest LR                                                     LR     ()
 """
 
 import math
@@ -40,8 +48,8 @@ CONSTANT = ScheduleSpec(
     doc="the peak LR at every step",
     parameters=warmup_parameters(),
     torch_class="ConstantLR",
-    lr=lambda p, peak, step: float(peak),
-    arguments=lambda p, lr: {"factor": 1.0, "total_iters": p["max_steps"]},
+    lr=lambda _p, peak, _step: float(peak),
+    arguments=lambda p, _lr: {"factor": 1.0, "total_iters": p["max_steps"]},
 )
 
 
@@ -64,14 +72,14 @@ STEP = ScheduleSpec(
     torch_class="StepLR",
     piecewise=True,
     lr=_step_lr,
-    arguments=lambda p, lr: {"step_size": p["step_size"], "gamma": p["gamma"]},
+    arguments=lambda p, _lr: {"step_size": p["step_size"], "gamma": p["gamma"]},
 )
 
 
 # --- exponential
 
 
-def _exponential_combine(p: dict[str, Any]) -> dict[str, Any]:
+def _exponential_reconcile(p: Parameters) -> Parameters:
     given = [name for name in ("final_factor", "gamma", "gamma_per_epoch") if p[name] is not None]
     if len(given) > 1:
         raise ValueError(
@@ -81,7 +89,7 @@ def _exponential_combine(p: dict[str, Any]) -> dict[str, Any]:
     return p if given else {**p, "final_factor": 0.01}
 
 
-def _exponential_resolve(p: dict[str, Any], max_steps: int, steps_per_epoch: int | None) -> dict[str, Any]:
+def _exponential_resolve(p: Parameters, max_steps: int, steps_per_epoch: int | None) -> Parameters:
     if p["final_factor"] is not None:
         return {**p, "gamma": p["final_factor"] ** (1 / max_steps)}
     if p["gamma_per_epoch"] is not None:
@@ -108,10 +116,10 @@ EXPONENTIAL = ScheduleSpec(
         *warmup_parameters(),
     ),
     torch_class="ExponentialLR",
-    combine=_exponential_combine,
+    reconcile=_exponential_reconcile,
     resolve=_exponential_resolve,
     lr=_exponential_lr,
-    arguments=lambda p, lr: {"gamma": p["gamma"]},
+    arguments=lambda p, _lr: {"gamma": p["gamma"]},
 )
 
 
@@ -161,7 +169,7 @@ MULTISTEP = ScheduleSpec(
     torch_class="MultiStepLR",
     piecewise=True,
     lr=_multistep_lr,
-    arguments=lambda p, lr: {"milestones": list(p["milestones"]), "gamma": p["gamma"]},
+    arguments=lambda p, _lr: {"milestones": list(p["milestones"]), "gamma": p["gamma"]},
 )
 
 
@@ -210,7 +218,7 @@ POLYNOMIAL = ScheduleSpec(
     ),
     torch_class="PolynomialLR",
     lr=_polynomial_lr,
-    arguments=lambda p, lr: {"total_iters": p["max_steps"], "power": p["power"]},
+    arguments=lambda p, _lr: {"total_iters": p["max_steps"], "power": p["power"]},
 )
 
 
@@ -221,7 +229,7 @@ def _linear_lr(p: Parameters, peak: float, step: int) -> float:
     return float(peak * (1 + (p["floor"] - 1) * step / p["max_steps"]))
 
 
-def _linear_arguments(p: Parameters, lr: float) -> dict[str, Any]:
+def _linear_arguments(p: Parameters, _lr: float) -> dict[str, Any]:
     return {"start_factor": 1.0, "end_factor": p["floor"], "total_iters": p["max_steps"]}
 
 
@@ -238,7 +246,7 @@ LINEAR = ScheduleSpec(
 # --- inverse_sqrt
 
 
-def _inverse_sqrt_resolve(p: dict[str, Any], max_steps: int, steps_per_epoch: int | None) -> dict[str, Any]:
+def _inverse_sqrt_resolve(p: Parameters, _max_steps: int, _steps_per_epoch: int | None) -> Parameters:
     return {**p, "timescale": p["warmup"] if p["timescale"] is None else p["timescale"]}
 
 
@@ -246,7 +254,7 @@ def _inverse_sqrt_lr(p: Parameters, peak: float, step: int) -> float:
     return float(peak * (p["timescale"] / (p["timescale"] + step)) ** 0.5)
 
 
-def _inverse_sqrt_arguments(p: Parameters, lr: float) -> dict[str, Any]:
+def _inverse_sqrt_arguments(p: Parameters, _lr: float) -> dict[str, Any]:
     return {"lr_lambda": Code(f"lambda step: ({p['timescale']} / ({p['timescale']} + step)) ** 0.5")}
 
 
@@ -290,7 +298,7 @@ FLAT_COSINE = ScheduleSpec(
     doc="stays at the peak, then falls to the floor along half a cosine",
     parameters=(length_parameter("flat", 0.72, "length of the stay"), floor_parameter(0.0), *warmup_parameters()),
     torch_class="CosineAnnealingLR",
-    flat=lambda p, max_steps: int(p["flat"]),
+    flat=lambda p, _max_steps: int(p["flat"]),
     lr=_cosine_lr,
     arguments=_cosine_arguments,
 )
@@ -302,7 +310,7 @@ FLAT_COSINE = ScheduleSpec(
 _VALIDATIONS = 10  # in the budget, where a plateau is drawn
 
 
-def _plateau_combine(p: dict[str, Any]) -> dict[str, Any]:
+def _plateau_reconcile(p: Parameters) -> Parameters:
     if p["threshold_mode"] == "rel" and p["threshold"] >= 1:
         raise ValueError(
             f"threshold is out of range in threshold_mode rel (got {p['threshold']:g}); allowed: a number in [0, 1)"
@@ -340,7 +348,7 @@ PLATEAU = ScheduleSpec(
     torch_class="ReduceLROnPlateau",
     piecewise=True,
     by_metric=True,
-    combine=_plateau_combine,
+    reconcile=_plateau_reconcile,
     lr=_plateau_lr,
     arguments=_plateau_arguments,
 )

@@ -9,37 +9,31 @@ from tune_lr.lr.spec import ScheduleSpec
 
 
 class Code(str):
-    """Code, where `LRSchedule.code` writes values."""
+    """A value that is written into the lines as it stands, without quotes."""
 
     __repr__ = str.__str__
 
 
-def torch_code(spec: ScheduleSpec, resolved: Parameters, max_steps: int, lr: float, *, cycle_momentum: bool) -> str:
-    """The PyTorch lines that define `scheduler`, complete with every number, for an `optimizer` built with `lr`.
+def torch_code(spec: ScheduleSpec, p: Parameters, max_steps: int, lr: float, *, cycle_momentum: bool) -> str:
+    """Return the PyTorch lines that define `scheduler`, complete with every number.
 
-    `cycle_momentum` says whether one-cycle and cyclic also move momentum. Give False for an optimizer that has
-    none: torch would switch plain SGD's momentum on. The lines are for parameter groups that share one LR.
+    `p` are the resolved parameters of the schedule, `max_steps` is the whole budget, and `lr` that of the optimizer.
+    See `LRSchedule.code`.
     """
-    p = resolved
     arguments = spec.arguments(p, float(lr))
     if spec.cycles_momentum:
         arguments["cycle_momentum"] = cycle_momentum
         if cycle_momentum:
             arguments |= {name: p[name] for name in ("base_momentum", "max_momentum")}
-    before: list[tuple[int, str]] = []  # steps, and the scheduler of these steps
-    if p["warmup"]:
-        rise = {"start_factor": p["warmup_start"], "total_iters": p["warmup"]}
-        before.append((p["warmup"], scheduler_call("LinearLR", rise)))
-    if p["flat"]:
-        before.append((p["flat"], scheduler_call("ConstantLR", {"factor": 1.0, "total_iters": p["flat"]})))
-    if before:
-        schedulers = [scheduler for _, scheduler in before] + [scheduler_call(spec.torch_class, arguments)]
-        listed = "".join(f"        {scheduler},\n" for scheduler in schedulers)
-        milestones = list(accumulate(steps for steps, _ in before))
-        together = {"schedulers": Code(f"[\n{listed}    ]"), "milestones": milestones}
-        scheduler = scheduler_call("SequentialLR", together, "\n")
+    first_parts = _warmup_and_flat(p)
+    if first_parts:
+        schedulers = [call for _, call in first_parts] + [_scheduler_call(spec.torch_class, arguments)]
+        listed = "".join(f"        {call},\n" for call in schedulers)
+        milestones = list(accumulate(steps for steps, _ in first_parts))
+        sequence = {"schedulers": Code(f"[\n{listed}    ]"), "milestones": milestones}
+        scheduler = _scheduler_call("SequentialLR", sequence, argument_per_line=True)
     else:
-        scheduler = scheduler_call(spec.torch_class, arguments, "\n")
+        scheduler = _scheduler_call(spec.torch_class, arguments, argument_per_line=True)
     steps = f"step() after every optimizer step, {max_steps} in all"
     return (
         "import torch\n\n"
@@ -49,8 +43,21 @@ def torch_code(spec: ScheduleSpec, resolved: Parameters, max_steps: int, lr: flo
     )
 
 
-def scheduler_call(torch_class: str, arguments: Mapping[str, Any], end: str = "") -> str:
-    """The call that builds a scheduler: on one line, or with `end` a newline one argument a line."""
+def _warmup_and_flat(p: Parameters) -> list[tuple[int, str]]:
+    """Return the parts of a schedule before its own torch class: how many steps each takes, and its scheduler."""
+    parts = []
+    if p["warmup"]:
+        rise = {"start_factor": p["warmup_start"], "total_iters": p["warmup"]}
+        parts.append((p["warmup"], _scheduler_call("LinearLR", rise)))
+    if p["flat"]:
+        parts.append((p["flat"], _scheduler_call("ConstantLR", {"factor": 1.0, "total_iters": p["flat"]})))
+    return parts
+
+
+def _scheduler_call(torch_class: str, arguments: Mapping[str, Any], *, argument_per_line: bool = False) -> str:
+    """Return the call that builds a scheduler, on one line or with a line for each argument."""
     given = ["optimizer", *(f"{name}={value!r}" for name, value in arguments.items())]
-    inner = "".join(f"    {one},\n" for one in given) if end else ", ".join(given)
-    return f"torch.optim.lr_scheduler.{torch_class}({end}{inner})"
+    if argument_per_line:
+        lines = "".join(f"    {argument},\n" for argument in given)
+        return f"torch.optim.lr_scheduler.{torch_class}(\n{lines})"
+    return f"torch.optim.lr_scheduler.{torch_class}({', '.join(given)})"

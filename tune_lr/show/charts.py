@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from tune_lr.lr.reading import smooth_curve
-from tune_lr.lr.schedule import curve, make_lr_schedule
+from tune_lr.lr.ramp_curve import smooth_curve
+from tune_lr.lr.schedule import make_lr_schedule
 from tune_lr.lr.schedules import SCHEDULES as LR_SCHEDULES
 from tune_lr.records.looks import DASHES, GREY, SCHEDULES, SYMBOLS, Style, schedule_color, schedule_style
 from tune_lr.records.parameters import setting
@@ -468,7 +468,7 @@ def schedules_png(names: Sequence[str]) -> bytes:
     x = np.arange(steps) / steps
     for place, name in enumerate(names, start=1):
         spec, style = LR_SCHEDULES[name], schedule_style(name)
-        y = curve(make_lr_schedule(name, {}, steps), 1.0)
+        y = make_lr_schedule(name, {}, steps).lrs(1.0)
         ax = figure.add_subplot(rows, columns, place)
         ax.set_title(name, loc="left", fontsize=10.5, fontweight="bold", color=_INK, pad=5)
         if spec.by_metric:

@@ -19,7 +19,7 @@ from tune_lr.config.model import UNLIMITED, Config
 from tune_lr.config.optimizers import range_test_caveat
 from tune_lr.config.plan import Plan, planned_confirmation
 from tune_lr.lr.bounds import LRBounds
-from tune_lr.lr.schedule import curve, make_lr_schedule
+from tune_lr.lr.schedule import make_lr_schedule
 from tune_lr.lr.spec import ScheduleSpec
 from tune_lr.records.answer import Answer
 from tune_lr.records.observer import Observer
@@ -478,7 +478,7 @@ def show_report(console: Console, outcome: Outcome) -> None:
 def show_schedule(console: Console, spec: ScheduleSpec) -> None:
     """An LR schedule's parameters, its curve with the defaults, from 0 to the peak, and what it equals in PyTorch."""
     console.print(f"[bold]{spec.name}[/]  {spec.doc}", highlight=False)
-    lrs = curve(make_lr_schedule(spec.name, {}, 96), 1.0)[::4]
+    lrs = make_lr_schedule(spec.name, {}, 96).lrs(1.0)[::4]
     console.print(f"  {''.join(SPARKS[round(lr * (len(SPARKS) - 1))] for lr in lrs.tolist())}", highlight=False)
     table = Table(box=None, padding=(0, 2, 0, 2), header_style="dim")
     for name in ("parameter", "default", "allowed", ""):

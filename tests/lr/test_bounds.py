@@ -1,9 +1,7 @@
-"""The LR range test: ramps, divergence, and bounds read from synthetic, seeded curves."""
+"""Bounds from LR range tests: read from synthetic, seeded curves and from real ones; laws over random curves."""
 
-import itertools
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,69 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paths import DATA, ROOT
+from ramp_curves import BEST, LRS, Curve, curve, noise_curve, replaced, trained
 from tune_lr.errors import InputError
 from tune_lr.lr.bounds import LRBounds, find_lr_bounds
 from tune_lr.lr.divergence import DivergenceDetector
 from tune_lr.lr.ramp import Ramp
-from tune_lr.lr.reading import smooth_curve
+from tune_lr.lr.ramp_curve import smooth_curve
 from tune_lr.store.measured_curve import read_curve
 
 LANDSCAPES = ROOT / "benchmarks" / "landscapes"
-LRS = np.geomspace(1e-5, 10, 300)
-BEST = 0.05
-Curve = tuple[np.ndarray, np.ndarray]
-
-
-def curve(
-    *,
-    best: float = BEST,
-    seed: int = 0,
-    noise: float = 0.03,
-    lrs: np.ndarray = LRS,
-    start: float = 2.3,
-    end: float = 0.3,
-    after: str = "explodes",
-) -> Curve:
-    """A plateau, a fall over the decade and a half below `best`, a flat decade around it, then what `after` says."""
-    distance = np.log10(lrs / best)
-    losses = end + (start - end) / (1 + np.exp(6 * (distance + 1)))
-    above = np.clip(distance - 0.5, 0, None)
-    if after == "explodes":
-        losses = losses + np.expm1(np.minimum(20 * above, 30))  # short of OVERFLOW, whatever it is multiplied by
-    elif after == "dies":  # a dead network: back on the plateau
-        losses = np.where(above > 0, start + 0.02, losses)
-    elif after == "climbs":  # AdamW
-        losses = losses + 0.5 * above
-    else:
-        assert after == "stays"
-    return lrs, losses + noise * np.random.default_rng(seed).standard_normal(len(lrs))
-
-
-def trained(lrs: np.ndarray, seed: int = 0, noise: float = 0.03) -> Curve:
-    """A model that falls with the distance it has travelled, the sum of the LRs, and explodes where the LR itself is
-    too high; on `LRS` the same as `curve`."""
-    travelled, above = np.cumsum(lrs) * math.log(10) / 50, np.clip(np.log10(lrs / BEST) - 0.5, 0, None)
-    losses = 0.3 + 2 / (1 + np.exp(6 * (np.log10(travelled / BEST) + 1))) + np.expm1(np.minimum(20 * above, 30))
-    return lrs, losses + noise * np.random.default_rng(seed).standard_normal(len(lrs))
-
-
-def noise_curve(kind: str, seed: int, n: int = 300) -> Curve:
-    rng = np.random.default_rng(seed)
-    draws = {
-        "normal": rng.standard_normal,
-        "lognormal": lambda n: rng.lognormal(0, 1, n),
-        "chi2": lambda n: rng.chisquare(1, n),
-        "t2": lambda n: rng.standard_t(2, n),  # hardly a variance
-    }
-    return np.geomspace(1e-5, 10, n), draws[kind](n)
-
-
-def replaced(a_curve: Curve, values: dict[int, float]) -> Curve:
-    lrs, losses = a_curve
-    losses = losses.copy()
-    for place, value in values.items():
-        losses[place] = value
-    return lrs, losses
 
 
 def answer(bounds: LRBounds) -> tuple[str, list[float]]:
@@ -90,140 +34,7 @@ def assert_same(first: LRBounds, second: LRBounds, factor: float = 1.0) -> None:
     assert answer(second)[1] == pytest.approx([factor * figure for figure in answer(first)[1]], rel=1e-6)
 
 
-# --- the ramp ---
-
-
-@pytest.mark.parametrize(
-    ("ramp", "expected"),
-    [
-        (Ramp(0.001, 10, 5), [0.001, 0.01, 0.1, 1, 10]),
-        (Ramp(0.001, 10, 5, "exponential"), [0.001, 0.01, 0.1, 1, 10]),
-        (Ramp(1, 3, 5, "linear"), [1, 1.5, 2, 2.5, 3]),
-        (Ramp(0.01, 1, 6, "staircase", 3), [0.01, 0.01, 0.1, 0.1, 1, 1]),
-        (Ramp(0.01, 1, 7, "staircase", 3), [0.01, 0.01, 0.01, 0.1, 0.1, 1, 1]),
-        (Ramp(0.01, 1, 4, "staircase", 2), [0.01, 0.01, 1, 1]),
-        (Ramp(0.01, 1, 3, "staircase", 3), [0.01, 0.1, 1]),
-        (Ramp(0.1, 0.2, 2), [0.1, 0.2]),
-    ],
-)
-def test_ramp_at_every_step(ramp: Ramp, expected: list[float]) -> None:
-    assert [ramp.lr(step) for step in range(ramp.steps)] == pytest.approx(expected, rel=1e-12)
-
-
-def test_the_exponential_ramp_is_the_base_2_one_at_every_step() -> None:
-    # 2 ** (log2 low + (log2 high - log2 low) * batch / batches), over 30 epochs of 31 batches. It stops one batch short
-    # of `high`: the ramp that takes the same steps has one more.
-    low, high, batches = math.log2(1e-5), math.log2(10), 30 * 31
-    ramp = Ramp(1e-5, 10, batches + 1)
-    shown = [ramp.lr(batch) for batch in range(batches)]
-    assert shown == pytest.approx([2 ** (low + (high - low) * batch / batches) for batch in range(batches)], rel=1e-12)
-
-
-def test_a_staircase_multiplies_between_epochs_and_holds_within() -> None:
-    epochs, batches = 30, 31
-    ramp = Ramp(1e-5, 1e-5 * 1.5 ** (epochs - 1), epochs * batches, "staircase", epochs)
-    shown = [ramp.lr(step) for step in range(ramp.steps)]
-    assert shown == pytest.approx([1e-5 * 1.5 ** (step // batches) for step in range(ramp.steps)], rel=1e-12)
-    assert len(set(shown)) == epochs
-
-
-@given(
-    low=st.floats(1e-9, 1),
-    ratio=st.floats(1.001, 1e8),
-    steps=st.integers(2, 200),
-    mode=st.sampled_from(["exponential", "linear", "staircase"]),
-)
-def test_a_ramp_meets_its_ends_exactly_and_never_falls(low: float, ratio: float, steps: int, mode: str) -> None:
-    ramp = Ramp(low, low * ratio, steps, mode, stairs=max(2, steps // 3) if mode == "staircase" else None)
-    lrs = [ramp.lr(step) for step in range(steps)]
-    assert (lrs[0], lrs[-1]) == (ramp.low, ramp.high)
-    assert all(a <= b * (1 + 1e-12) for a, b in itertools.pairwise(lrs))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ((0, 1, 10), "0 < low < high"),
-        ((1, 1, 10), "0 < low < high"),
-        ((1, math.inf, 10), "0 < low < high"),
-        ((math.nan, 1, 10), "0 < low < high"),
-        ((0.1, 1, 1), "at least 2"),
-        ((0.1, 1, 10, "cosine"), "'cosine'.*exponential, linear, staircase"),
-        ((0.1, 1, 10, "staircase"), "got None"),
-        ((0.1, 1, 10, "staircase", 11), "got 11"),
-        ((0.1, 1, 10, "staircase", 1), "got 1"),
-        ((0.1, 1, 10, "linear", 3), "belongs to mode staircase"),
-    ],
-)
-def test_a_ramp_that_contradicts_itself_is_refused(arguments: tuple[Any, ...], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        Ramp(*arguments)
-
-
-@pytest.mark.parametrize("step", [-1, 5])
-def test_a_step_outside_the_ramp_is_refused(step: int) -> None:
-    with pytest.raises(InputError, match="0 to 4"):
-        Ramp(0.1, 1, 5).lr(step)
-
-
-# --- divergence ---
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e30])
-@pytest.mark.parametrize("step", [0, 2, 20, 299])
-def test_a_loss_that_is_not_finite_diverges_at_that_step(bad: float, step: int) -> None:
-    assert DivergenceDetector().update(list(replaced(noise_curve("normal", 0), {step: bad})[1])) == step
-
-
-@pytest.mark.parametrize("seed", range(20))
-@pytest.mark.parametrize("kind", ["normal", "lognormal", "t2"])
-def test_noise_is_not_divergence(kind: str, seed: int) -> None:
-    assert DivergenceDetector().update(list(noise_curve(kind, seed)[1])) is None
-
-
-@pytest.mark.parametrize("place", [5, 60, 150, 200])
-@pytest.mark.parametrize("height", [5, 50])
-def test_a_spike_is_not_divergence(place: int, height: float) -> None:
-    lrs, losses = replaced(curve(after="stays"), {place: height, place + 1: height / 2})
-    assert DivergenceDetector().update(list(losses)) is None
-
-
-def test_a_loss_that_returns_to_its_plateau_for_a_few_steps_and_then_falls_lower_has_not_diverged() -> None:
-    # As LeNet-5 with momentum does short of its edge.
-    lrs, losses = curve(after="stays")
-    losses[150:167] = 2.25
-    assert DivergenceDetector().update(list(losses)) is None
-
-
-@pytest.mark.parametrize("after", ["explodes", "dies"])
-@pytest.mark.parametrize("offset", [0, -10])
-def test_divergence_is_called_after_the_minimum_and_before_the_ramp_ends(after: str, offset: float) -> None:
-    lrs, losses = curve(after=after)
-    step = DivergenceDetector().update(list(losses + offset))
-    edge = int(np.searchsorted(LRS, BEST * 10**0.5))
-    assert step is not None
-    assert edge <= step <= edge + 50
-
-
-@settings(max_examples=30, deadline=None)
-@given(
-    seed=st.integers(0, 1000),
-    after=st.sampled_from(["explodes", "dies", "climbs", "stays"]),
-    sizes=st.lists(st.integers(1, 60), min_size=1, max_size=300),
-)
-def test_the_verdict_does_not_depend_on_the_chunks(seed: int, after: str, sizes: list[int]) -> None:
-    losses = list(curve(seed=seed, after=after)[1])
-    whole = DivergenceDetector().update(losses)
-    for chunks in ([1] * 300, [10] * 30, sizes):
-        detector, place = DivergenceDetector(), 0
-        for size in chunks:
-            seen = detector.update(losses[place : place + size])
-            place += size
-            # Known as soon as it can be, and kept.
-            assert seen == (whole if whole is not None and whole < place else None)
-
-
-# --- statuses ---
+# --- statuses
 
 
 @pytest.mark.parametrize(
@@ -284,7 +95,7 @@ def test_pure_noise_abstains_in_nearly_all_curves(kind: str) -> None:
     assert read.count("no_descent") >= 96
 
 
-# --- where the bounds lie ---
+# --- where the bounds lie
 
 
 @pytest.mark.parametrize("best", [1e-3, 1e-2, 0.1])
@@ -446,7 +257,8 @@ def test_intervals_span_the_replicates() -> None:
     assert len(bounds.fallen_lrs) == len(bounds.divergence_lrs) == 3
 
 
-# --- laws ---
+# --- laws
+
 
 RAMPS = {
     "exponential": LRS,
@@ -526,7 +338,7 @@ def test_law_no_losses_whatever_give_a_nan_or_a_crash(curves: list[list[float]],
     assert_sound(find_lr_bounds([(lrs[: len(losses)], losses) for losses in curves]))
 
 
-# --- records, pictures, refusals ---
+# --- records, pictures, refusals
 
 
 @pytest.mark.parametrize("curves", [[curve()], [curve(), curve(seed=1)], [noise_curve("normal", 0)]])
@@ -577,60 +389,3 @@ def test_the_smoothed_curve_is_closer_to_the_truth_than_the_noisy_one() -> None:
 def test_curves_that_contradict_themselves_are_refused(curves: list[Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         find_lr_bounds(curves)
-
-
-# --- curves measured elsewhere ---
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "step,lr,loss\n1,1e-5,2.3\n2,1e-4,nan\n",
-        "lr,loss\n1e-5,2.3\n1e-4,nan\n",
-        "\ufeffloss,step, lr \r\n2.3,1,0.00001\r\nNaN,2,0.0001\r\n",  # as a spreadsheet writes it
-        "step,lr,loss,val_loss\n1,1e-5,2.3,\n\n2,1e-4,nan,2.1",
-    ],
-)
-def test_a_curve_is_read_whatever_else_its_file_holds(text: str, tmp_path: Path) -> None:
-    file = tmp_path / "curve.csv"
-    file.write_bytes(text.encode())
-    lrs, losses = read_curve(file)
-    assert lrs == [1e-5, 1e-4]
-    assert losses == pytest.approx([2.3, math.nan], nan_ok=True)
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        (None, ": cannot be read (No such file or directory); give a CSV file with the columns step, lr, loss"),
-        (b"\x89PNG\r\n\x1a\n\xff\xfe", ": cannot be read (it is no CSV file)"),
-        (b"", ":1 lr: no such column (got nothing); allowed are step, lr, loss"),
-        (
-            b"step,learning_rate,loss\n",
-            ":1 lr: no such column (got step, learning_rate, loss); allowed are step, lr, loss",
-        ),
-        (
-            b"step,lr,los\n",
-            ":1 loss: no such column (got step, lr, los); did you mean 'los'?; allowed are step, lr, loss",
-        ),
-        (b"step,lr,loss\n", ": holds no steps; each line after the first is one step: step, lr, loss"),
-        (b"step,lr,loss\n1,0.1,2\n2,x,2\n", ":3 lr: must be a number (got 'x'); a loss may be nan or inf"),
-        (b"step,lr,loss\n1,0.1\n", ":2 loss: must be a number (got ''); a loss may be nan or inf"),
-        (b"step,lr,loss\n1,0,2\n", ":2 lr: must be positive and finite (got 0)"),
-        (b"step,lr,loss\n1,nan,2\n", ":2 lr: must be positive and finite (got nan)"),
-        (
-            b"step,lr,loss\n1,0.1,2\n2,0.2,2\n3,0.1,2\n",
-            ":4 lr: must not fall from one step to the next (got 0.1 after 0.2); write each replicate into",
-        ),
-    ],
-)
-def test_a_file_that_holds_no_curve_is_refused_with_its_line(
-    content: bytes | None, expected: str, tmp_path: Path
-) -> None:
-    file = tmp_path / "curve.csv"
-    if content is not None:
-        file.write_bytes(content)
-    with pytest.raises(InputError) as caught:
-        read_curve(file)
-    assert str(caught.value).startswith(f"{file}{expected}")
-    assert len(str(caught.value).splitlines()) == 1

@@ -18,7 +18,7 @@ from tune_lr.cli.main import main
 from tune_lr.config.load import parse_config
 from tune_lr.errors import InputError
 from tune_lr.lr.parameters import Parameter
-from tune_lr.lr.schedule import LRSchedule, check_parameters, curve, make_lr_schedule
+from tune_lr.lr.schedule import LRSchedule, check_parameters, make_lr_schedule
 from tune_lr.lr.schedules import SCHEDULES
 from tune_lr.records.looks import schedule_color
 
@@ -285,7 +285,7 @@ def test_every_step_shows_the_lr_of_the_class_of_colossalai(
         shown.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step()
-    np.testing.assert_allclose(shown[begin:], curve(schedule, 0.3)[begin:], rtol=1e-9, atol=1e-15)
+    np.testing.assert_allclose(shown[begin:], schedule.lrs(0.3)[begin:], rtol=1e-9, atol=1e-15)
 
 
 def values_of(parameter: Parameter) -> st.SearchStrategy[Any]:
@@ -522,7 +522,7 @@ def test_what_is_not_allowed_is_refused_with_the_rule(name: str, parameters: dic
 def test_gamma_per_epoch_asks_for_the_steps_of_an_epoch() -> None:
     check_parameters("exponential", {"gamma_per_epoch": 0.5})
     with pytest.raises(
-        InputError, match="^lr_schedule exponential: gamma_per_epoch wants the number of steps in an epoch"
+        InputError, match=r"^lr_schedule exponential: gamma_per_epoch wants the number of steps in an epoch"
     ):
         make_lr_schedule("exponential", {"gamma_per_epoch": 0.5}, 100)
 
@@ -580,11 +580,11 @@ def test_numpy_numbers_are_read_as_numbers_and_written_as_pythons() -> None:
 
 def test_the_curve_is_the_lr_of_every_step() -> None:
     schedule = make_lr_schedule("step", {"step_size": 2, "gamma": 0.5}, 5)
-    np.testing.assert_array_equal(curve(schedule, 8.0), [8, 8, 4, 4, 2])
+    np.testing.assert_array_equal(schedule.lrs(8.0), [8, 8, 4, 4, 2])
 
 
 def test_what_jumps_and_never_slopes_is_piecewise() -> None:
-    drawn = {name: curve(make_lr_schedule(name, {}, 400), 1.0) for name in SCHEDULES}
+    drawn = {name: make_lr_schedule(name, {}, 400).lrs(1.0) for name in SCHEDULES}
     jumps = {name for name, lrs in drawn.items() if 2 <= len(set(lrs)) <= 10}
     assert {name for name, spec in SCHEDULES.items() if spec.piecewise} == jumps == {"step", "multistep", "plateau"}
 
@@ -594,7 +594,7 @@ def test_what_jumps_and_never_slopes_is_piecewise() -> None:
     "parameters", [{}, {"t_0": 0.25, "t_mult": 1}, {"t_0": 0.1, "t_mult": 1}, {"t_0": 0.25, "t_mult": 3}]
 )
 def test_whole_cycles_do_not_end_in_a_restart(parameters: dict[str, Any], max_steps: int) -> None:
-    lrs = curve(make_lr_schedule("cosine_restarts", parameters, max_steps), 1.0)
+    lrs = make_lr_schedule("cosine_restarts", parameters, max_steps).lrs(1.0)
     assert np.count_nonzero(np.diff(lrs) > 0) < {0.1: 10, 0.25: 4}.get(parameters.get("t_0"), 3)
     assert lrs[-1] < lrs[-2]
 
