@@ -19,7 +19,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from tune_lr.records.trial import CheckpointPlan, Task, TrialSpec
+from tune_lr.config.task import Task
+from tune_lr.config.training import Scaling, TrainingDetails
+from tune_lr.records.trial import CheckpointPlan, TrialSpec
 from tune_lr.store.study_dir import Checkpoint, StudyDir
 from tune_lr.worker import colossal
 from tune_lr.worker.checkpoint import pack, unpack
@@ -36,16 +38,11 @@ def task(every: int | None) -> Task:
         workload="",
         workload_args={},
         batch_size=None,
-        optimizer="sgd",
-        optimizer_args={"momentum": 0.9},
         metric="val_loss",
         report_every=31,
-        workers=1,
-        cpus_per_worker=1,
-        gpus_per_worker=0.0,
-        plugin="ddp",
-        plugin_args={},
-        timeout_s=600.0,
+        optimizer={"name": "sgd", "momentum": 0.9},
+        training=TrainingDetails(),
+        scaling=Scaling(),
         checkpoints=plan,
     )
 

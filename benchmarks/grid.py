@@ -17,9 +17,9 @@ from statistics import fmean, stdev
 
 from tune_lr.cluster import cluster
 from tune_lr.config.load import load_config
+from tune_lr.config.task import make_task
 from tune_lr.lr.schedule import make_lr_schedule
 from tune_lr.records.trial import Report, TrialSpec
-from tune_lr.run import make_task
 from tune_lr.store.study_dir import StudyDir
 
 LRS = [round(10 ** (-2.25 + i / 6), 5) for i in range(13)]  # 0.0056 to 0.56, six a decade

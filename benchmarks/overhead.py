@@ -20,7 +20,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -36,11 +35,11 @@ def slots(trials: int = 40, workers: int = 1) -> dict[str, float]:
     from grid import Batch
     from tune_lr.cluster import cluster
     from tune_lr.config.load import load_config
+    from tune_lr.config.task import make_task
     from tune_lr.records.trial import Report, TrialSpec
-    from tune_lr.run import make_task
 
     began = time.monotonic()
-    task = replace(make_task(load_config("lenet5_mnist")), workers=workers)
+    task = make_task(load_config("lenet5_mnist", [f"scaling.workers_per_trial={workers}"]))
     specs = [TrialSpec(i, "bench", i, STEPS, LR, "constant") for i in range(trials)]
     seconds, first = 0.0, 0.0
 

@@ -39,12 +39,12 @@ GROUPS = ("group", "bare", "ddp")  # what two processes do
 def set_up(name: str, steps: int, world: int = 1) -> Any:
     """The task, its workload and a trial long enough for the warm-up and the measured steps."""
     from tune_lr.config.load import load_config
+    from tune_lr.config.task import make_task
     from tune_lr.records.trial import TrialSpec
-    from tune_lr.run import make_task
     from tune_lr.workloads import load_workload
 
-    task = make_task(load_config(SPACES[name]))
-    task = replace(task, report_every=WARM_UP + steps, workers=world)
+    task = make_task(load_config(SPACES[name], [f"scaling.workers_per_trial={world}"]))
+    task = replace(task, report_every=WARM_UP + steps)
     # A ramp is not validated, and at a single small LR it does not diverge.
     from tune_lr.lr.ramp import Ramp
 
@@ -89,7 +89,8 @@ def bare(name: str, device: str = "cpu", share: int = 1, with_ddp: bool = False)
     torch.manual_seed(0)
     model = workload.model().to(device)
     kinds = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
-    optimizer = kinds[task.optimizer](model.parameters(), lr=1e-4, **task.optimizer_args)
+    settings = dict(task.optimizer)
+    optimizer = kinds[settings.pop("name")](model.parameters(), lr=1e-4, **settings)
     if with_ddp:
         model = torch.nn.parallel.DistributedDataParallel(model)
     size = (task.batch_size or workload.batch_size) // share

@@ -14,8 +14,8 @@ from conftest import Finished
 from studies import tune_lr
 from tune_lr.cluster.workers import WorkerGroup, bundles
 from tune_lr.config.load import parse_config
+from tune_lr.config.task import make_task
 from tune_lr.records.trial import TrialSpec
-from tune_lr.run import make_task
 from tune_lr.store.study_dir import StudyDir
 from wandb_files import read_run
 

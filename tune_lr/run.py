@@ -17,13 +17,13 @@ from typing import Any
 from tune_lr.config.hardware import Hardware
 from tune_lr.config.load import parse_config
 from tune_lr.config.model import Config
-from tune_lr.config.parameters import Distribution
+from tune_lr.config.task import make_task
 from tune_lr.errors import Interrupted, NoAnswerError
 from tune_lr.records.answer import Answer
 from tune_lr.records.observer import Observer
 from tune_lr.records.outcome import Outcome, Spending, Widening
 from tune_lr.records.phases import PHASES
-from tune_lr.records.trial import CheckpointPlan, Task
+from tune_lr.records.trial import CheckpointPlan
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.answer import answer_of
 from tune_lr.study.study import Study
@@ -144,47 +144,12 @@ def _widening(record: Mapping[str, Any]) -> Widening:
     return Widening(record["low"], record["high"], (low, high), record["after"], record["trial"], record["lr"])
 
 
-def make_task(config: Config, python_path: Sequence[str] = (), checkpoints: CheckpointPlan | None = None) -> Task:
-    scaling = config.scaling
-    return Task(
-        workload=config.workload,
-        workload_args=config.workload_args,
-        batch_size=config.batch_size,
-        optimizer=config.optimizer.name,
-        optimizer_args=config.optimizer.args,
-        metric=config.metric.name,
-        report_every=config.report_every,
-        workers=scaling.workers_per_trial,
-        cpus_per_worker=scaling.cpus_per_worker,
-        gpus_per_worker=scaling.gpus_per_worker,
-        plugin=scaling.plugin,
-        plugin_args=scaling.plugin_args,
-        timeout_s=scaling.timeout_s,
-        checkpoints=checkpoints,
-        python_path=tuple(dict.fromkeys(python_path)),
-        cold_workers=scaling.plugin != "ddp" if scaling.cold_workers is None else scaling.cold_workers,
-        searched_args=tuple(
-            {**({"name": name} if name else {}), **end}
-            for name, drawn in config.parameters.optimizer.items()
-            for end in _ends(drawn) or ([{}] if name else [])
-        ),
-        batch_sizes=config.parameters.batch_size or (),
-        **config.training.model_dump(),
-    )
-
-
 def _checkpoint_plan(config: Config, directory: StudyDir, study_id: str) -> CheckpointPlan | None:
     """None where there are to be no checkpoints, and with plugins that split the model or the optimizer."""
     how = config.checkpoints
     if config.scaling.plugin != "ddp" or (how.every_steps is None and how.every_minutes is None):
         return None
     return CheckpointPlan(how.every_steps, how.every_minutes, how.keep, str(directory.root), study_id)
-
-
-def _ends(searched: Mapping[str, Distribution]) -> tuple[dict[str, Any], ...]:
-    """The first and the last value of each argument of the optimizer that is searched."""
-    values = {name: list(how.bounds_or_values().values()) for name, how in searched.items()}
-    return tuple({name: given[end] for name, given in values.items()} for end in (0, -1)) if values else ()
 
 
 @contextmanager

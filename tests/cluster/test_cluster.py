@@ -29,9 +29,9 @@ from tune_lr.cli.main import _parser, main
 from tune_lr.cluster import cluster
 from tune_lr.config.hardware import Hardware, Node, check_slots, slots_on
 from tune_lr.config.load import parse_config
+from tune_lr.config.training import Scaling
 from tune_lr.errors import InputError, ResourceError
-from tune_lr.records.trial import Report, Task, TrialSpec
-from tune_lr.run import make_task
+from tune_lr.records.trial import Report, TrialSpec
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.status import read_status
 
@@ -41,8 +41,8 @@ FIXED_LR = {**toy()["parameters"], "lr": {"min": 0.01, "max": 0.1}}  # needs no 
 # --- what fits --------------------------------------------------------------------------------------------------------
 
 
-def task_of(**scaling: Any) -> Task:
-    return make_task(parse_config(toy(scaling=scaling)))
+def scaling_of(**fields: Any) -> Scaling:
+    return parse_config(toy(scaling=fields)).scaling
 
 
 @pytest.mark.parametrize(
@@ -65,13 +65,13 @@ def test_slots_are_counted_worker_by_worker(
     nodes: list[tuple[float, float]], scaling: dict[str, Any], slots: int
 ) -> None:
     there = [Node(str(index), cpus, gpus) for index, (cpus, gpus) in enumerate(nodes)]
-    task = task_of(**scaling)
-    assert slots_on(there, task, scaling.get("max_concurrent")) == slots
+    wanted = scaling_of(**scaling)
+    assert slots_on(there, wanted, wanted.max_concurrent) == slots
     if slots:
-        check_slots(there, task)
+        check_slots(there, wanted)
     else:
         with pytest.raises(ResourceError, match="has 2 node.s.: 0 CPU and 0 GPU, 8 CPU and 1 GPU"):
-            check_slots(there, task)
+            check_slots(there, wanted)
 
 
 def test_an_autoscaler_counts_for_what_it_may_still_start(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from ray.cluster_utils import Cluster
 
 from studies import Recorder, run_study, toy
 from tune_lr.records.trial import Report, TrialSpec
+from tune_lr.store.study_dir import StudyDir
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 
@@ -70,16 +71,17 @@ def test_a_killed_and_a_stopped_rank_change_no_result_and_cost_no_slot(tmp_path:
             os.kill(hurt[trial.label], signal.SIGKILL if trial.label == "killed" else signal.SIGSTOP)
 
     recorder = Recorder(harm)
-    study = run_study(tmp_path / "study", space, recorder)
-    assert len(hurt) == 2 and len(recorder.notices) == 2, recorder.notices
+    outcome = run_study(tmp_path / "study", space, recorder)
+    assert len(hurt) == 2
+    assert len(recorder.notices) == 2, recorder.notices
     assert all("it went on from its checkpoint at step 10" in notice for notice in recorder.notices)
     assert "no step within 6 s" in recorder.notices[1]
     assert len(recorder.workers) == 3  # one group, replaced twice
     assert not any(psutil.pid_exists(pid) for pid in hurt.values())
-    rows = study.study.rows()
+    rows = outcome.rows
     assert [(row.label, row.state) for row in rows] == [(label, "complete") for label in labels]
     assert len({(row.steps, str(row.metrics)) for row in rows}) == 1
-    assert len({study.directory.curve(row.number).read_text() for row in rows}) == 1
+    assert len({StudyDir(outcome.root).curve(row.number).read_text() for row in rows}) == 1
 
 
 @pytest.mark.long

@@ -24,8 +24,8 @@ from tune_lr.config.plugins import (
     batch_divisor,
     layout,
 )
+from tune_lr.config.task import make_task as task_of
 from tune_lr.errors import InputError
-from tune_lr.run import make_task as task_of
 from tune_lr.store.study_dir import StudyDir
 from two_ranks import make_task
 

@@ -23,12 +23,13 @@ from tune_lr.config.load import parse_config
 from tune_lr.config.model import Config
 from tune_lr.config.parameters import Combination
 from tune_lr.config.plan import plan
+from tune_lr.config.task import make_task
 from tune_lr.errors import InputError, NoAnswerError
 from tune_lr.lr.bounds import find_lr_bounds
 from tune_lr.records.row import TrialRow
 from tune_lr.records.steps import equal_steps, steps_covered
 from tune_lr.records.trial import Report, TrialSpec
-from tune_lr.run import create, finish, make_task
+from tune_lr.run import create, finish
 from tune_lr.show.terminal import show_outcome, show_plan
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.answer import answer_of
@@ -152,10 +153,10 @@ def test_a_mistake_is_one_line(parameters: dict[str, Any], changes: dict[str, An
 
 
 def test_every_optimizer_is_tried_before_a_trial_starts_at_both_ends() -> None:
-    searched = make_task(both()).searched_args
+    searched = make_task(both()).optimizers_to_try
     assert [one["name"] for one in searched] == ["sgd", "sgd", "adamw", "adamw"]
     assert [one["momentum"] for one in searched[:2]] == [0.8, 0.99]
-    names = make_task(both(parameters={**BOTH, "optimizer": {"values": ["adam", "sgd"]}})).searched_args
+    names = make_task(both(parameters={**BOTH, "optimizer": {"values": ["adam", "sgd"]}})).optimizers_to_try
     assert names == ({"name": "adam"}, {"name": "sgd"})
 
 

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset, TensorDataset
 
-from tune_lr.records.trial import Report, Task, TrialSpec
+from tune_lr.config.task import Task
+from tune_lr.config.training import Scaling, TrainingDetails
+from tune_lr.records.trial import Report, TrialSpec
 from tune_lr.worker.training import Training
 from tune_lr.workloads import Batch, Workload
 from tune_lr.workloads.lenet5 import mnist_5k
@@ -96,21 +98,19 @@ def regression(val: int = 37, **changes: Any) -> Workload:
 
 
 def make_task(**changes: Any) -> Task:
+    """A task for one worker. `changes` are fields of Task, or of its sections `training` and `scaling`."""
+    training = {name: changes.pop(name) for name in TrainingDetails.model_fields if name in changes}
+    scaling = {name: changes.pop(name) for name in Scaling.model_fields if name in changes}
     return Task(
         **{
             "workload": "two_ranks:regression",
             "workload_args": {},
             "batch_size": None,
-            "optimizer": "sgd",
-            "optimizer_args": {"momentum": 0.9},
             "metric": "val_loss",
             "report_every": 31,
-            "workers": 1,
-            "cpus_per_worker": 1,
-            "gpus_per_worker": 0.0,
-            "plugin": "ddp",
-            "plugin_args": {},
-            "timeout_s": 60.0,
+            "optimizer": {"name": "sgd", "momentum": 0.9},
+            "training": TrainingDetails(**training),
+            "scaling": Scaling(**{"timeout_s": 60.0, **scaling}),
             **changes,
         }
     )
@@ -151,15 +151,15 @@ def figures(reports: list[Report]) -> dict[str, Any]:
 
 def run_all(workers: int, folder: Path) -> dict[str, Any]:
     """Each training once, with the same global batch however many workers there are."""
-    lenet5 = make_task(report_every=60, workers=workers)
+    lenet5 = make_task(report_every=60, workers_per_trial=workers)
     plain = regression(model=lambda: nn.Linear(8, 1))
     return {
         "lenet5": figures(train(mnist_5k(val=499), lenet5, make_trial(lr=0.02, max_steps=300))),
-        "tokens": figures(train(sentences(), make_task(workers=workers), make_trial(lr=0.1))),
+        "tokens": figures(train(sentences(), make_task(workers_per_trial=workers), make_trial(lr=0.1))),
         "details": figures(
-            train(sentences(), make_task(workers=workers, accumulate=4, clip_norm=0.1), make_trial(lr=0.1))
+            train(sentences(), make_task(workers_per_trial=workers, accumulate=4, clip_norm=0.1), make_trial(lr=0.1))
         ),
-        "odd": figures(train(plain, make_task(workers=workers), make_trial(checkpoint=str(folder / "odd")))),
+        "odd": figures(train(plain, make_task(workers_per_trial=workers), make_trial(checkpoint=str(folder / "odd")))),
     }
 
 

@@ -28,9 +28,9 @@ from studies import Recorder, ray_node, run_study, toy
 from toy import eventful
 from tune_lr.config.load import parse_config
 from tune_lr.config.model import Config
+from tune_lr.config.task import make_task as task_of
 from tune_lr.lr.ramp import Ramp
 from tune_lr.records.trial import CheckpointPlan, Report, TrialSpec
-from tune_lr.run import make_task as task_of
 from tune_lr.store.study_dir import MANIFEST, Checkpoint, StudyDir
 from tune_lr.study.study import Study
 from tune_lr.worker.checkpoint import pack, unpack
@@ -94,10 +94,10 @@ RAMP = Ramp(1e-4, 100.0, 200)
 TRIALS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "sgd onecycle": ({}, {"lr_schedule": "onecycle"}),
     "adamw plateau": (
-        {"optimizer": "adamw", "optimizer_args": {"weight_decay": 0.1}, "report_every": 5},
+        {"optimizer": {"name": "adamw", "weight_decay": 0.1}, "report_every": 5},
         {"lr_schedule": "plateau", "parameters": {"patience": 0, "factor": 0.5}, "lr": 0.1},
     ),
-    "lamb cosine": ({"optimizer": "lamb", "optimizer_args": {}, "accumulate": 2}, {"lr_schedule": "cosine"}),
+    "lamb cosine": ({"optimizer": {"name": "lamb"}, "accumulate": 2}, {"lr_schedule": "cosine"}),
     "a batch size and an optimizer of its own": (
         {"report_every": 20},
         {"lr_schedule": "cosine", "batch_size": 24, "optimizer": {"name": "adamw", "weight_decay": 0.1}},

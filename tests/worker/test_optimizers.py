@@ -14,9 +14,9 @@ from torch.optim.lr_scheduler import OneCycleLR
 from simulated import FACTS, FIXED_LR, config_of, execute, open_study, train
 from toy import regression
 from tune_lr.config.optimizers import COLOSSALAI, CUDA_ONLY, REFUSED, range_test_caveat
+from tune_lr.config.task import make_task
 from tune_lr.errors import InputError
 from tune_lr.records.trial import TrialSpec
-from tune_lr.run import make_task
 from tune_lr.study.answer import answer_of
 from tune_lr.worker.checks import check_task
 from tune_lr.worker.optimizers import cycles_momentum, make_optimizer

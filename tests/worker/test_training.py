@@ -103,7 +103,7 @@ def test_a_trial_gives_the_same_curve_again_bit_for_bit(lr_schedule: str, own: d
 def test_a_batch_size_and_an_optimizer_of_a_trials_own_are_those_of_a_task_bit_for_bit() -> None:
     """Whose reports come after as many samples."""
     own = train(regression(), make_task(report_every=10), make_trial(**OWN))
-    task = make_task(report_every=20, batch_size=16, optimizer="adamw", optimizer_args={"weight_decay": 0.1})
+    task = make_task(report_every=20, batch_size=16, optimizer={"name": "adamw", "weight_decay": 0.1})
     assert figures(own) == figures(train(regression(), task))
     assert own[0].facts == train(regression(), task)[0].facts
 
@@ -201,7 +201,7 @@ def test_a_trial_trains_as_plain_pytorch_does(optimizer: str, lr_schedule: str) 
     """With momentum (Adam: beta1) cycled, where the schedule does that."""
     workload, (arguments, make_optimizer) = regression(), OPTIMIZERS[optimizer]
     expected = plain_losses(workload, make_optimizer, TORCH_SCHEDULERS[lr_schedule])
-    task = make_task(optimizer=optimizer, optimizer_args=arguments)
+    task = make_task(optimizer={"name": optimizer, **arguments})
     reports = train(workload, task, make_trial(lr=LR, max_steps=STEPS, lr_schedule=lr_schedule))
     assert losses(reports) == pytest.approx(expected, rel=0, abs=1e-6)
 
@@ -276,7 +276,7 @@ def test_momentum_is_not_switched_on_in_plain_sgd() -> None:
         lambda model: torch.optim.SGD(model.parameters(), lr=LR),
         lambda optimizer: OneCycleLR(optimizer, max_lr=LR, total_steps=STEPS, cycle_momentum=False),
     )
-    reports = train(workload, make_task(optimizer_args={}), make_trial(lr=LR, lr_schedule="onecycle"))
+    reports = train(workload, make_task(optimizer={"name": "sgd"}), make_trial(lr=LR, lr_schedule="onecycle"))
     assert losses(reports) == pytest.approx(expected, rel=0, abs=1e-6)
     assert reports[0].facts["cycles_momentum"] is False
 
@@ -378,7 +378,7 @@ def test_norms_and_biases_can_be_left_without_weight_decay(grouped: bool) -> Non
         return torch.optim.SGD(groups, lr=LR)
 
     workload = smooth(param_groups=two_groups) if grouped else smooth()
-    given = {"optimizer_args": {"weight_decay": 0.5}}
+    given = {"optimizer": {"name": "sgd", "weight_decay": 0.5}}
     reports = train(workload, make_task(**given, decay_norms_and_biases=False))
     assert losses(reports) == pytest.approx(plain_losses(workload, optimizer, constant), rel=0, abs=1e-6)
     assert losses(reports) != losses(train(workload, make_task(**given)))
@@ -492,7 +492,7 @@ class Reads(TorchFunctionMode):
 
 @pytest.mark.parametrize(
     "details",
-    [{}, {"accumulate": 2, "clip_norm": 1.0, "precision": "bf16"}, {"optimizer": "adamw", "optimizer_args": {}}],
+    [{}, {"accumulate": 2, "clip_norm": 1.0, "precision": "bf16"}, {"optimizer": {"name": "adamw"}}],
 )
 def test_losses_are_read_once_in_so_many_steps(details: dict[str, Any]) -> None:
     """And once a validation: nothing else waits for the device. Adam counts its steps on the host."""
@@ -510,16 +510,14 @@ DETAILS: dict[str, Any] = {
     "decay_norms_and_biases": False,
     "loader_workers": 1,
     "val_items": 20,
-    "optimizer_args": {"momentum": 0.9, "weight_decay": 0.1},
+    "optimizer": {"name": "sgd", "momentum": 0.9, "weight_decay": 0.1},
 }
 
 
 def test_a_trial_with_every_detail_gives_the_same_curve_again_bit_for_bit() -> None:
     task, trial = make_task(**DETAILS), make_trial(max_steps=35)
     first = figures(train(regression(), task, trial))
-    train(
-        regression(), make_task(optimizer="adamw", optimizer_args={}, report_every=7), make_trial(seed=9, max_steps=9)
-    )
+    train(regression(), make_task(optimizer={"name": "adamw"}, report_every=7), make_trial(seed=9, max_steps=9))
     assert figures(train(regression(), task, trial)) == first
 
 
@@ -802,19 +800,19 @@ def test_two_ranks_validate_every_item_once(one_and_two: tuple[dict[str, Any], d
 @pytest.mark.parametrize(
     ("task", "trial", "expected"),
     [
-        ({"batch_size": 33, "workers": 2}, {}, "batch_size: must be a multiple of "
+        ({"batch_size": 33, "workers_per_trial": 2}, {}, "batch_size: must be a multiple of "
          "scaling.workers_per_trial 2 (got 33)"),
         ({"batch_size": 256}, {}, "batch_size: the training data has 200 items, fewer than one batch of 256"),
         ({"metric": "val_accuracy"}, {}, "metric.name: the workload does not measure it (got 'val_accuracy'); "
          "it has val_loss, val_error"),
-        ({"optimizer": "sdg"}, {}, "optimizer.name: no such optimizer (got 'sdg'); did you mean 'sgd'?"),
-        ({"optimizer_args": {"momentum": -1}}, {}, "optimizer: SGD refuses its arguments"),
-        ({"searched_args": ({"momentum": 0.9}, {"momentum": -1})}, {}, "parameters.optimizer: SGD refuses"),
-        ({"searched_args": ({"momentom": 0.9},)}, {}, "parameters.optimizer.momentom: SGD has no such argument"),
-        ({"searched_args": ({"name": "adamw", "momentum": 0.9},)}, {},
+        ({"optimizer": {"name": "sdg"}}, {}, "optimizer.name: no such optimizer (got 'sdg'); did you mean 'sgd'?"),
+        ({"optimizer": {"name": "sgd", "momentum": -1}}, {}, "optimizer: SGD refuses its arguments"),
+        ({"optimizers_to_try": ({"momentum": 0.9}, {"momentum": -1})}, {}, "parameters.optimizer: SGD refuses"),
+        ({"optimizers_to_try": ({"momentom": 0.9},)}, {}, "parameters.optimizer.momentom: SGD has no such argument"),
+        ({"optimizers_to_try": ({"name": "adamw", "momentum": 0.9},)}, {},
          "parameters.optimizer.choices.adamw.momentum: AdamW has no such argument"),
-        ({"searched_args": ({"name": "adam", "eps": -1.0},)}, {}, "parameters.optimizer.choices.adam: Adam refuses"),
-        ({"searched_args": ({"name": "adamv"},)}, {}, "parameters.optimizer.choices.adamv: no such optimizer"),
+        ({"optimizers_to_try": ({"name": "adam", "eps": -1.0},)}, {}, "parameters.optimizer.choices.adam: Adam refuses"),
+        ({"optimizers_to_try": ({"name": "adamv"},)}, {}, "parameters.optimizer.choices.adamv: no such optimizer"),
         ({"batch_size": 32, "batch_sizes": (32, 256)}, {},
          "parameters.batch_size: the training data has 200 items, fewer than one batch of 256"),
         ({}, {"lr_schedule": "cyclic", "parameters": {"mode": "triangular2", "step_size_up": 2}, "max_steps": 5000},
@@ -831,7 +829,7 @@ def test_what_contradicts_the_workload_is_refused(task: dict[str, Any], trial: d
 PIPELINE = {
     "plugin": "hybrid_parallel",
     "plugin_args": {"pp_size": 2, "num_microbatches": 2},
-    "workers": 2,
+    "workers_per_trial": 2,
     "gpus_per_worker": 1.0,
 }
 
@@ -859,7 +857,7 @@ def test_what_a_plugin_cannot_do_with_the_workload_is_refused(
 
 
 def test_what_fits_the_workload_passes() -> None:
-    check_task(regression(), make_task(batch_size=200, workers=2, metric="val_error"), make_trial())
+    check_task(regression(), make_task(batch_size=200, workers_per_trial=2, metric="val_error"), make_trial())
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="on a machine without GPUs these plugins are refused")

@@ -584,9 +584,9 @@ def test_the_first_batch_is_a_rank_s_own_part() -> None:
 
     data = TensorDataset(torch.zeros(12, 2), torch.zeros(12))
     workload = make(forward=forward, train_data=data, val_data=data, batch_size=8)
-    check_task(workload, make_task(workers=4), make_trial())
+    check_task(workload, make_task(workers_per_trial=4), make_trial())
     assert sizes == [2, 2]
-    check_task(workload, make_task(workers=4, batch_size=12), make_trial())
+    check_task(workload, make_task(workers_per_trial=4, batch_size=12), make_trial())
     assert sizes[2:] == [3, 3]
 
 
@@ -614,7 +614,7 @@ def test_an_example_trains(name: str, lr: float, most: float, modules: Path) -> 
     """In the training loop of a study, to a loss that it cannot reach by luck: a guess costs 0.69 in two of them."""
     (modules / f"w_{name}.py").write_text((ROOT / "examples" / f"{name}.py").read_text())
     workload = load_workload(f"w_{name}:make_workload", {})
-    task, trial = make_task(optimizer="adamw", optimizer_args={}), make_trial(max_steps=93, lr=lr)
+    task, trial = make_task(optimizer={"name": "adamw"}), make_trial(max_steps=93, lr=lr)
     check_task(workload, task, trial)
     first, *_, last = train(workload, task, trial)
     assert first.points[0][2] > 0.2

@@ -378,16 +378,15 @@ def _check(options: argparse.Namespace) -> int:
         return 0
     check_address(options.address)
     from tune_lr.cluster import cluster
-    from tune_lr.run import make_task
     from tune_lr.show.terminal import show_fit
 
-    task = make_task(config)
+    scaling = config.scaling
     with cluster.connected(options.address):
         nodes, free = cluster.nodes(), cluster.free()
-    slots = slots_on(nodes, task, config.scaling.max_concurrent)
+    slots = slots_on(nodes, scaling, scaling.max_concurrent)
     show_plan(console, options.space, config, planned, slots)
-    show_fit(console, task, nodes, free, slots, planned)
-    check_slots(nodes, task)
+    show_fit(console, scaling, nodes, free, slots, planned)
+    check_slots(nodes, scaling)
     return 0
 
 

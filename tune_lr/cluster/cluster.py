@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from tune_lr.config.hardware import Hardware, Node, check_address, check_slots, slots_on
+from tune_lr.config.task import Task
 from tune_lr.errors import InputError, ResourceError, one_line
-from tune_lr.records.trial import Task
 from tune_lr.study.study import Study
 
 # Before Ray is imported: quiet, no usage statistics, none of Tune's own loggers, and signals are ours to handle.
@@ -205,8 +205,8 @@ def _startable(path: Path, present: Mapping[str, int]) -> list[Node]:
 def count_slots(task: Task, most: int | None) -> int:
     """How many trials fit at once. Raises ResourceError where not even one does."""
     there = nodes()
-    check_slots(there, task)
-    return slots_on(there, task, most)
+    check_slots(there, task.scaling)
+    return slots_on(there, task.scaling, most)
 
 
 def hardware() -> Hardware:
@@ -230,7 +230,7 @@ class SlotCount:
     def __call__(self) -> int:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + NODES_POLL_S
-            count = slots_on(nodes(), self._task, self._most)
+            count = slots_on(nodes(), self._task.scaling, self._most)
             if count != self._count:
                 self._count = count
                 if self._on_change is not None:

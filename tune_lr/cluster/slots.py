@@ -10,15 +10,18 @@ version of Ray moves what this relies on.
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
-from tune_lr.records.trial import Report, Task, TrialSpec
+from tune_lr.config.task import Task
 from tune_lr.study.study import Study
+
+if TYPE_CHECKING:
+    from tune_lr.records.trial import Report, TrialSpec
 
 
 class Slots:

@@ -1,7 +1,7 @@
 """One slot as Ray Tune sees it: a Trainable that keeps a warm group of workers and resets it between trials."""
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import tune
@@ -9,8 +9,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tune_lr.cluster.workers import WorkerGroup, WorkerLost, rank_file
 from tune_lr.errors import InputError, ResourceError, one_line
-from tune_lr.records.trial import CheckpointPlan, Report, Task, TrialSpec
+from tune_lr.records.trial import CheckpointPlan, Report, TrialSpec
 from tune_lr.store.study_dir import Checkpoint, StudyDir
+
+if TYPE_CHECKING:
+    from tune_lr.config.task import Task
 
 # A trial whose workers are lost more often than this has failed for good.
 MAX_FAILURES = 2

@@ -19,8 +19,9 @@ import ray
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from tune_lr.config.task import Task
 from tune_lr.errors import InputError, one_line
-from tune_lr.records.trial import Report, Task, TrialSpec
+from tune_lr.records.trial import Report, TrialSpec
 from tune_lr.store.study_dir import Checkpoint
 
 if TYPE_CHECKING:
@@ -73,11 +74,12 @@ def keep_freed_memory() -> None:
 
 def bundles(task: Task) -> list[dict[str, float]]:
     """The placement group of one slot: Tune's actor, then one bundle a rank."""
-    rank: dict[str, float] = {"CPU": float(task.cpus_per_worker)}
-    if task.gpus_per_worker:
-        rank["GPU"] = float(task.gpus_per_worker)
+    scaling = task.scaling
+    rank: dict[str, float] = {"CPU": float(scaling.cpus_per_worker)}
+    if scaling.gpus_per_worker:
+        rank["GPU"] = float(scaling.gpus_per_worker)
     first = {**rank, "CPU": rank["CPU"] - HEAD_CPUS}
-    return [{"CPU": HEAD_CPUS}, first, *[rank] * (task.workers - 1)]
+    return [{"CPU": HEAD_CPUS}, first, *[rank] * (scaling.workers_per_trial - 1)]
 
 
 @ray.remote(max_restarts=0, max_task_retries=0, concurrency_groups={"watch": 1})  # type: ignore[call-overload]
@@ -86,7 +88,7 @@ class Worker:
 
     def __init__(self, task: Task, rank: int) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in a terminal is the driver's to handle
-        if not task.gpus_per_worker:
+        if not task.scaling.gpus_per_worker:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray lets a worker without GPUs see all of its node's
         sys.path[:0] = [path for path in task.python_path if path not in sys.path]
         shipped = importlib.util.find_spec(SHIPPED)
@@ -110,7 +112,7 @@ class Worker:
         """Loads the workload and checks what only now can be known. Before ColossalAI: a mistake shows sooner."""
         import torch
 
-        torch.set_num_threads(max(1, int(self._task.cpus_per_worker)))
+        torch.set_num_threads(max(1, int(self._task.scaling.cpus_per_worker)))
         keep_freed_memory()
         from tune_lr.worker.checks import check_task
         from tune_lr.workloads import load_workload
@@ -127,7 +129,7 @@ class Worker:
                 os.environ.setdefault(f"{library}_SOCKET_IFNAME", interface)
         from tune_lr.worker import colossal
 
-        colossal.launch(self._rank, self._task.workers, host, port)
+        colossal.launch(self._rank, self._task.scaling.workers_per_trial, host, port)
         if self._port is not None:
             self._port.close()
         colossal.check_plugin(self._task)
@@ -216,7 +218,7 @@ class WorkerGroup:
 
     def wait(self, calls: "Sequence[ray.ObjectRef[T]]") -> list[T]:
         """Waits for what the ranks answer. Raises WorkerLost, SlotLost, or InputError for a mistake of the user's."""
-        timeout = self._task.timeout_s + (START_TIMEOUT_S if self._starting else 0.0)
+        timeout = self._task.scaling.timeout_s + (START_TIMEOUT_S if self._starting else 0.0)
         waiting: list[Any] = [*self._pending, *calls]
         answers: dict[Any, Any] = {}
         while waiting:
@@ -236,7 +238,7 @@ class WorkerGroup:
 
     def _first_of(self, waiting: list[Any], timeout: float) -> tuple[list[Any], list[Any]]:
         """The one that is done first, and the others. Steps that take long are waited for as long as they come."""
-        poll = min(WATCH_POLL_S, self._task.timeout_s / 2)
+        poll = min(WATCH_POLL_S, self._task.scaling.timeout_s / 2)
         deadline = time.monotonic() + timeout
         while True:
             done, others = ray.wait(waiting, num_returns=1, timeout=poll)
@@ -245,7 +247,7 @@ class WorkerGroup:
             if not self._placement_group.wait(1):
                 raise SlotLost("a node has left, and no other has room for its workers")
             if self._gets_on():
-                timeout = self._task.timeout_s
+                timeout = self._task.scaling.timeout_s
                 deadline = time.monotonic() + timeout
             elif time.monotonic() >= deadline:
                 raise WorkerLost(f"no step within {timeout:.0f} s")

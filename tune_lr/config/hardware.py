@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tune_lr.config.training import Scaling
 from tune_lr.errors import InputError, ResourceError
-from tune_lr.records.trial import Task
 
 
 @dataclass(frozen=True)
@@ -16,10 +16,10 @@ class Node:
     gpus: float
     present: bool = True
 
-    def holds(self, task: Task) -> int:
+    def holds(self, scaling: Scaling) -> int:
         """How many workers fit on it. A fraction of a GPU is of one GPU."""
-        fit = int(self.cpus / task.cpus_per_worker)
-        share = task.gpus_per_worker
+        fit = int(self.cpus / scaling.cpus_per_worker)
+        share = scaling.gpus_per_worker
         if share >= 1:
             fit = min(fit, int(self.gpus / share))
         elif share:
@@ -39,21 +39,21 @@ class Hardware:
     gpus: float
 
 
-def slots_on(nodes: Sequence[Node], task: Task, most: int | None) -> int:
+def slots_on(nodes: Sequence[Node], scaling: Scaling, most: int | None) -> int:
     """How many trials fit at once; a trial's workers may lie on several nodes."""
-    slots = sum(node.holds(task) for node in nodes) // task.workers
+    slots = sum(node.holds(scaling) for node in nodes) // scaling.workers_per_trial
     return slots if most is None else min(slots, most)
 
 
-def check_slots(nodes: Sequence[Node], task: Task) -> None:
+def check_slots(nodes: Sequence[Node], scaling: Scaling) -> None:
     """Raises ResourceError where not even one trial fits: Tune would wait for ever."""
-    if slots_on(nodes, task, None):
+    if slots_on(nodes, scaling, None):
         return
-    gpus = f" and {task.gpus_per_worker:g} GPU" if task.gpus_per_worker else ""
+    gpus = f" and {scaling.gpus_per_worker:g} GPU" if scaling.gpus_per_worker else ""
     has = ", ".join(map(str, nodes)) or "nothing"
     raise ResourceError(
-        f"the cluster cannot hold one trial: it wants {task.workers} workers "
-        f"of {task.cpus_per_worker} CPU{gpus} each; "
+        f"the cluster cannot hold one trial: it wants {scaling.workers_per_trial} workers "
+        f"of {scaling.cpus_per_worker} CPU{gpus} each; "
         f"the cluster has {len(nodes)} node(s): {has}"
     )
 

@@ -22,37 +22,6 @@ class CheckpointPlan:
 
 
 @dataclass(frozen=True)
-class Task:
-    """What all trials of a study share: what is trained, on what, and with which optimizer."""
-
-    workload: str  # "module:function"
-    workload_args: Mapping[str, Any]
-    batch_size: int | None  # global, of the steps that the study counts; None: the workload's own
-    optimizer: str
-    optimizer_args: Mapping[str, Any]
-    metric: str  # as in files: "val_loss", "val_accuracy"
-    report_every: int  # steps between validations
-    workers: int
-    cpus_per_worker: int
-    gpus_per_worker: float
-    plugin: str
-    plugin_args: Mapping[str, Any]
-    timeout_s: float  # a group that takes no step for longer is taken for dead
-    checkpoints: CheckpointPlan | None = None
-    python_path: tuple[str, ...] = ()  # where the user's own modules lie
-    cold_workers: bool = False  # started anew for each trial
-    accumulate: int = 1  # micro-batches per optimizer step
-    clip_norm: float | None = None  # the most that the norm of all gradients may be
-    precision: str = "fp32"  # or bf16, fp16
-    decay_norms_and_biases: bool = True
-    loader_workers: int = 0  # processes that load batches for each worker; 0: the worker itself does
-    val_items: int | None = None  # that a search trial's validation reads; None: all
-    deterministic: bool = False
-    searched_args: tuple[Mapping[str, Any], ...] = ()  # ends of what is searched of the optimizer, to be tried at once
-    batch_sizes: tuple[int, ...] = ()  # that are searched
-
-
-@dataclass(frozen=True)
 class TrialSpec:
     """One trial: a configuration to train. `phase` is range_test, search, confirm or test.
 

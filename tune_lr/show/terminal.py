@@ -18,6 +18,7 @@ from tune_lr.config.hardware import Hardware, Node
 from tune_lr.config.model import UNLIMITED, Config
 from tune_lr.config.optimizers import range_test_caveat
 from tune_lr.config.plan import Plan, planned_confirmation
+from tune_lr.config.training import Scaling
 from tune_lr.lr.bounds import LRBounds
 from tune_lr.lr.schedule import make_lr_schedule
 from tune_lr.lr.spec import ScheduleSpec
@@ -28,7 +29,7 @@ from tune_lr.records.parameters import setting
 from tune_lr.records.row import TrialRow, rank_search
 from tune_lr.records.status import Status
 from tune_lr.records.steps import steps_weight
-from tune_lr.records.trial import Report, Task, TrialSpec
+from tune_lr.records.trial import Report, TrialSpec
 from tune_lr.store.study_dir import StudyDir
 
 LEADERS, LEADERS_REPORTED = 5, 10
@@ -306,19 +307,19 @@ def _combined(config: Config) -> str:
 
 
 def show_fit(
-    console: Console, task: Task, nodes: Sequence[Node], free: tuple[float, float], slots: int, plan: Plan
+    console: Console, scaling: Scaling, nodes: Sequence[Node], free: tuple[float, float], slots: int, plan: Plan
 ) -> None:
     """A slot's bundles beside the nodes that could hold them. `free` are CPUs and GPUs."""
-    gpus = f" and {task.gpus_per_worker:g} GPU" if task.gpus_per_worker else ""
+    gpus = f" and {scaling.gpus_per_worker:g} GPU" if scaling.gpus_per_worker else ""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("node", "has", f"holds workers of {task.cpus_per_worker} CPU{gpus}"):
+    for name in ("node", "has", f"holds workers of {scaling.cpus_per_worker} CPU{gpus}"):
         table.add_column(name)
     for node in nodes:
         name = node.name if node.present else f"{node.name} (to be started)"
-        table.add_row(escape(name), str(node), str(node.holds(task)))
+        table.add_row(escape(name), str(node), str(node.holds(scaling)))
     console.print()
     console.print(table, highlight=False)
-    held, used = sum(node.holds(task) for node in nodes), slots * task.workers
+    held, used = sum(node.holds(scaling) for node in nodes), slots * scaling.workers_per_trial
     console.print(f"{held} workers in all, {used} of them used by {slots} slot(s)", highlight=False)
     console.print(f"free now: {free[0]:g} CPU and {free[1]:g} GPU", highlight=False)
     busy = min(slots, max(plan.ramps, plan.trials, plan.confirmations))

@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from tune_lr.config.plugins import Layout, batch_divisor, layout
+from tune_lr.config.task import Task
 from tune_lr.errors import InputError, one_line
 from tune_lr.lr.schedule import make_lr_schedule
 from tune_lr.records.parameters import whole_optimizer
-from tune_lr.records.trial import Task, TrialSpec
+from tune_lr.records.trial import TrialSpec
 from tune_lr.worker.optimizers import make_optimizer
 from tune_lr.workloads import Workload, load_batch
 from tune_lr.workloads.first_batch import check_first_batch
@@ -23,7 +24,7 @@ def global_batch_size(workload: Workload, task: Task) -> int:
 
 
 def layout_of(task: Task) -> Layout:
-    return layout(task.plugin, task.plugin_args, task.workers)
+    return layout(task.scaling.plugin, task.scaling.plugin_args, task.scaling.workers_per_trial)
 
 
 def be_deterministic(on: bool) -> None:
@@ -41,7 +42,7 @@ def check_task(workload: Workload, task: Task, trial: TrialSpec) -> None:
     items = len(workload.train_data)  # type: ignore[arg-type]
     batch_size = max(task.batch_sizes, default=global_batch_size(workload, task))  # the one that wants most
     where = "parameters.batch_size" if task.batch_sizes else "batch_size"
-    divisor, name = batch_divisor(layout_of(task), task.plugin_args, task.accumulate)
+    divisor, name = batch_divisor(layout_of(task), task.scaling.plugin_args, task.training.accumulate)
     if batch_size % divisor:
         raise InputError(f"batch_size: must be a multiple of {name} (got {batch_size})")
     if items < batch_size:
@@ -51,11 +52,10 @@ def check_task(workload: Workload, task: Task, trial: TrialSpec) -> None:
         raise InputError(
             f"metric.name: the workload does not measure it (got {task.metric!r}); it has {', '.join(known)}"
         )
-    base = {"name": task.optimizer, **task.optimizer_args}
-    _check_optimizer(base)
-    for searched in task.searched_args:
+    _check_optimizer(task.optimizer)
+    for searched in task.optimizers_to_try:
         try:
-            _check_optimizer(whole_optimizer(base, searched))
+            _check_optimizer(whole_optimizer(task.optimizer, searched))
         except InputError as error:
             what = str(error).removeprefix("optimizer")
             if "name" in searched:
@@ -63,11 +63,11 @@ def check_task(workload: Workload, task: Task, trial: TrialSpec) -> None:
             raise InputError(f"parameters.optimizer{what}") from None
     if not trial.ramp and trial.lr_schedule:
         make_lr_schedule(trial.lr_schedule, trial.parameters, trial.max_steps, steps_per_epoch=items // batch_size)
-    be_deterministic(task.deterministic)
-    if task.plugin == "ddp":  # the others are for models that one process may not hold
-        unused = bool(task.plugin_args.get("find_unused_parameters"))
+    be_deterministic(task.training.deterministic)
+    if task.scaling.plugin == "ddp":  # the others are for models that one process may not hold
+        unused = bool(task.scaling.plugin_args.get("find_unused_parameters"))
         check_first_batch(workload, batch_size // divisor, unused)
-    if task.plugin == "fsdp" and workload.param_groups is not None:
+    if task.scaling.plugin == "fsdp" and workload.param_groups is not None:
         raise InputError(
             "scaling.plugin: 'fsdp' does not go with the workload's param_groups, since ColossalAI's plugin keeps one "
             "group; use 'low_level_zero', or leave them out"

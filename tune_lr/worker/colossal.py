@@ -18,8 +18,8 @@ from torch.utils._pytree import tree_map
 
 from tune_lr.config.optimizers import CUDA_ONLY
 from tune_lr.config.plugins import DTYPES
+from tune_lr.config.task import Task
 from tune_lr.errors import InputError, one_line
-from tune_lr.records.trial import Task
 from tune_lr.worker.compat.stand_ins import compiled_when_called, left_out
 from tune_lr.worker.exchange import exchange_in_memory
 
@@ -115,36 +115,42 @@ def forget_abandoned_build(folder: Path) -> None:
 def check_plugin(task: Task) -> None:
     """Raises InputError where this machine cannot serve the plugin or the precision. After `launch`: plugins want a
     process group."""
-    if task.plugin != "ddp" and not torch.cuda.is_available():  # each of them raised on a CPU with colossalai 0.5.0
-        raise InputError(f"scaling.plugin: {task.plugin!r} needs a GPU and this worker has none; on CPUs use 'ddp'")
-    if task.precision == "fp16" and not torch.cuda.is_available():
+    if (
+        task.scaling.plugin != "ddp" and not torch.cuda.is_available()
+    ):  # each of them raised on a CPU with colossalai 0.5.0
+        raise InputError(
+            f"scaling.plugin: {task.scaling.plugin!r} needs a GPU and this worker has none; on CPUs use 'ddp'"
+        )
+    if task.training.precision == "fp16" and not torch.cuda.is_available():
         raise InputError("training.precision: fp16 needs a GPU and this worker has none; on CPUs use bf16 or fp32")
     try:
         _plugin(task)
     except (AssertionError, TypeError, ValueError) as error:
-        what = f"ColossalAI's {PLUGINS[task.plugin].__name__} refuses them: {one_line(error)}"
-        raise InputError(f"scaling.plugin_args: {what} (got {dict(task.plugin_args)!r})") from None
+        what = f"ColossalAI's {PLUGINS[task.scaling.plugin].__name__} refuses them: {one_line(error)}"
+        raise InputError(f"scaling.plugin_args: {what} (got {dict(task.scaling.plugin_args)!r})") from None
 
 
 def _plugin(task: Task) -> Any:
     """The plugin, with the precision and the clipping of the task put as each of them wants it."""
-    options = dict(task.plugin_args)
+    options = dict(task.scaling.plugin_args)
     if "communication_dtype" in options:
         options["communication_dtype"] = _DTYPES[options["communication_dtype"]]
-    if task.plugin == "ddp":
+    if task.scaling.plugin == "ddp":
         options = {"gradient_as_bucket_view": True, **options}  # saves a copy of the gradients
         return (CPUDDPPlugin if device().type == "cpu" else TorchDDPPlugin)(**options)
-    if task.plugin == "fsdp":
-        return TorchFSDPPlugin(**_of_fsdp(options, _DTYPES[task.precision]))
-    if task.plugin == "low_level_zero" and task.precision == "fp16":
+    if task.scaling.plugin == "fsdp":
+        return TorchFSDPPlugin(**_of_fsdp(options, _DTYPES[task.training.precision]))
+    if task.scaling.plugin == "low_level_zero" and task.training.precision == "fp16":
         options.setdefault("initial_scale", 2.0**16)  # as torch's; from its own, 2**32, it skips 15 steps and more
-    if task.plugin == "gemini" and task.accumulate > 1:
+    if task.scaling.plugin == "gemini" and task.training.accumulate > 1:
         options["enable_gradient_accumulation"] = True
-    if task.plugin == "hybrid_parallel":
+    if task.scaling.plugin == "hybrid_parallel":
         options = {"tp_size": 1, "pp_size": 1, **options}
         # With whole tensors it changes nothing but that ColossalAI's own forward takes the place of the model's.
         options.setdefault("parallel_output", options["tp_size"] > 1)
-    return PLUGINS[task.plugin](precision=task.precision, max_norm=task.clip_norm or 0.0, **options)
+    return PLUGINS[task.scaling.plugin](
+        precision=task.training.precision, max_norm=task.training.clip_norm or 0.0, **options
+    )
 
 
 def _of_fsdp(options: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
@@ -179,25 +185,28 @@ class Boosted:
     def __init__(self, model: nn.Module, optimizer: Optimizer, task: Task) -> None:
         self._task, self._plugin = task, _plugin(task)
         self._booster = Booster(plugin=self._plugin)
-        if task.plugin not in ("ddp", "fsdp"):  # the others cut parameters as they lie in memory into flat parts
+        if task.scaling.plugin not in (
+            "ddp",
+            "fsdp",
+        ):  # the others cut parameters as they lie in memory into flat parts
             for parameter in model.parameters():
                 parameter.data = parameter.data.contiguous()
         self.model: ModelWrapper
         try:
             self.model, self.optimizer, _, _, _ = self._booster.boost(model, optimizer)
         except (AssertionError, NotImplementedError, TypeError, ValueError) as error:
-            if task.plugin == "ddp":
+            if task.scaling.plugin == "ddp":
                 raise
-            what = f"{task.plugin!r} refuses this model or its optimizer: {one_line(error)}"
+            what = f"{task.scaling.plugin!r} refuses this model or its optimizer: {one_line(error)}"
             raise InputError(f"scaling.plugin: {what}") from None
-        if task.plugin == "hybrid_parallel":
+        if task.scaling.plugin == "hybrid_parallel":
             share_biases(self.model)
         # With ddp ranks hold whole models, and the precision is torch's autocast: ColossalAI's own bf16 is an abstract
         # class, its fp16 leaves the criterion out. The other plugins hold parts of models, in that precision.
-        self.whole = task.plugin == "ddp"
-        self._autocast = self.whole and task.precision != "fp32"
+        self.whole = task.scaling.plugin == "ddp"
+        self._autocast = self.whole and task.training.precision != "fp32"
         self.scaler: GradScaler | None = None  # of fp16: finds the scale at which no gradient overflows
-        if self._autocast and task.precision == "fp16":
+        if self._autocast and task.training.precision == "fp16":
             self.optimizer = TorchAMPOptimizer(self.optimizer.optim)
             self.scaler = self.optimizer.scaler
 
@@ -205,17 +214,17 @@ class Boosted:
         """The model, the criterion and the metrics are computed in it."""
         if not self._autocast:
             return nullcontext()
-        return torch.autocast(device().type, _DTYPES[self._task.precision])
+        return torch.autocast(device().type, _DTYPES[self._task.training.precision])
 
     def in_fp32(self, outputs: Any) -> Any:
         """A model's outputs, fit for a criterion: a loss of 8 bits could not be compared."""
-        if self.whole or self._task.precision == "fp32":
+        if self.whole or self._task.training.precision == "fp32":
             return outputs
         return tree_map(lambda x: x.float() if isinstance(x, Tensor) and x.is_floating_point() else x, outputs)
 
     def more_to_come(self) -> AbstractContextManager[Any]:
         """For all but the last micro-batch: its gradients are added up, not yet exchanged, where the plugin can."""
-        zero2 = self._task.plugin_args.get("zero_stage") == 2
+        zero2 = self._task.scaling.plugin_args.get("zero_stage") == 2
         if zero2 or not self._plugin.support_no_sync():
             return nullcontext()
         context: AbstractContextManager[Any] = self._booster.no_sync(self.model, self.optimizer)
@@ -237,10 +246,10 @@ class Boosted:
 
     def update(self) -> None:
         """One optimizer step. The other plugins clip by themselves, in the step."""
-        clip = self._task.clip_norm
-        if clip is not None and self._task.plugin == "ddp":
+        clip = self._task.training.clip_norm
+        if clip is not None and self._task.scaling.plugin == "ddp":
             self.optimizer.clip_grad_by_norm(clip)
-        elif clip is not None and self._task.plugin == "fsdp":
+        elif clip is not None and self._task.scaling.plugin == "fsdp":
             self.model.module.clip_grad_norm_(clip)  # FSDP's own: a rank sees only its part of the gradients
         self.optimizer.step()
         self.optimizer.zero_grad()

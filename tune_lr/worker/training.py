@@ -18,12 +18,13 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import Dataset
 
+from tune_lr.config.task import Task
 from tune_lr.lr.divergence import DivergenceDetector
 from tune_lr.lr.schedule import make_lr_schedule
 from tune_lr.lr.schedules import SCHEDULES
 from tune_lr.records.parameters import whole_optimizer
 from tune_lr.records.steps import equal_steps, steps_covered
-from tune_lr.records.trial import Report, Task, TrialSpec
+from tune_lr.records.trial import Report, TrialSpec
 from tune_lr.worker.checkpoint import random_state, restore_optimizer, set_random_state
 from tune_lr.worker.checks import be_deterministic, global_batch_size, layout_of
 from tune_lr.worker.colossal import Boosted
@@ -48,13 +49,13 @@ class Training:
         self._data_rank = self._layout.data_rank(self._rank)
         self._base = global_batch_size(workload, task)
         self._batch_size = batch_size = trial.batch_size or self._base
-        be_deterministic(task.deterministic)
+        be_deterministic(task.training.deterministic)
         self.steps_per_epoch = len(workload.train_data) // batch_size  # type: ignore[arg-type]
 
         seed_everything(trial.seed)  # alike on all ranks: the same initial weights
         model = workload.model().to(device)
-        groups = _param_groups(workload, model, task.decay_norms_and_biases)
-        arguments = whole_optimizer({"name": task.optimizer, **task.optimizer_args}, trial.optimizer)
+        groups = _param_groups(workload, model, task.training.decay_norms_and_biases)
+        arguments = whole_optimizer(task.optimizer, trial.optimizer)
         optimizer = make_optimizer(arguments.pop("name"), arguments, groups)
         self._ratios = [group["lr"] for group in optimizer.param_groups]  # of a group's LR to the trial's
         self._boosted = Boosted(model, optimizer, task)
@@ -99,7 +100,7 @@ class Training:
         metrics: Mapping[str, float] = {}
         if not diverged and self.step == until and self._trial.phase != "range_test":
             # What a verdict rests on is measured on all of the data.
-            items = None if self._trial.phase == "confirm" else self._task.val_items
+            items = None if self._trial.phase == "confirm" else self._task.training.val_items
             metrics = self.evaluate(self._workload.val_data, "val", items)
             diverged = not all(math.isfinite(metrics[name]) for name in ("val_loss", self._task.metric))
             if self._plateau is not None and not diverged:
@@ -211,7 +212,7 @@ class Training:
         lrs, losses = [], []
         for _ in range(steps):
             lrs.append(self._set_lr())
-            losses.append(take_step(list(islice(self._batches, self._task.accumulate))))
+            losses.append(take_step(list(islice(self._batches, self._task.training.accumulate))))
             boosted.update()
             self.step += 1
             self.progress += 1
@@ -346,7 +347,7 @@ class Training:
             batch_size=self._batch_size,
             copies=self._layout.data,
             copy=self._data_rank,
-            parts=self._task.accumulate,
+            parts=self._task.training.accumulate,
             seed=seed,
             steps=range(self.step, self._trial.max_steps),
         )
@@ -356,7 +357,7 @@ class Training:
         self, data: Dataset[Any], order: Iterable[tuple[int, Indices]], seed: str
     ) -> Generator[Batch, None, None]:
         pin = self._device.type == "cuda"
-        return batches(self._workload, data, order, seed, self._task.loader_workers, pin)
+        return batches(self._workload, data, order, seed, self._task.training.loader_workers, pin)
 
 
 MODEL_FILE = "model.safetensors"
