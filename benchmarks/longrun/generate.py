@@ -10,8 +10,8 @@ The trainings of one length and one seed run side by side, as one program on one
 compares some of them with an ordinary training loop and writes nothing. The LRs come from `tune_lr.lr.schedules` (those
 of wsd from `landscape.lr_curve`), the optimizers of the ordinary loop from `tune_lr.worker.optimizers`.
 
-At the two shortest lengths all LRs from 1e-5 to 10 are trained. At the others it is a window of nine LRs around the
-best of the length before, for each LR schedule by itself. Where fewer than MARGIN LRs were trained on one side of the
+At the shortest length all LRs from 1e-5 to 10 are trained. At the others it is a window of nine LRs around the best of
+the length before, for each LR schedule by itself; a file may have more. Where fewer than MARGIN LRs were trained on one side of the
 best, more are trained there. Two seeds of every workload come first, then the others.
 
 It goes on where it was stopped, at any moment; only what was running side by side begins anew. To change a workload,
@@ -48,7 +48,7 @@ from longrun.landscape import (
 from longrun.workloads import BY_NAME, Work
 from tune_lr.worker.optimizers import make_optimizer
 
-UP_TO = int(np.searchsorted(LRS, 11))  # the shortest lengths are trained at these LRs, below 11
+UP_TO = int(np.searchsorted(LRS, 11))  # the shortest length is trained at these LRs, below 11
 BELOW, ABOVE = 5, 3  # LRs of the window below and above the best of the length before: the best falls with the length
 MARGIN = 2  # LRs that are to be trained on each side of the best
 VERIFIED = {"sgd": 0.03, "adam": 0.01, "adamw": 0.01}  # the highest LR that `verify` looks at
@@ -89,7 +89,7 @@ class Trainings:
         landscape, place = self.landscape(), LENGTHS.index(length)
         of_seeds = ~np.isnan(landscape.val_loss[SCHEDULES.index(schedule), place, :, :, 0])
         there = np.flatnonzero(of_seeds.any(axis=1))
-        if len(there) == 0 and place < 2:
+        if len(there) == 0 and place == 0:
             return 0, UP_TO
         if len(there) == 0:
             best = landscape.best_index(schedule, LENGTHS[place - 1])

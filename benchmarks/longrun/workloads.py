@@ -251,9 +251,9 @@ def characters(text: bytes, context: int) -> Tensor:
 
 
 def windows(rows: Tensor, batch_size: int) -> Data:
-    """A window without its last character, and the same one character further; 400 windows validate."""
+    """A window without its last character, and the same one character further; 200 windows validate."""
     rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
-    train, val = rows[400:], rows[:400]
+    train, val = rows[200:], rows[:200]
     return Finite((train[:, :-1], train[:, 1:]), (val[:, :-1], val[:, 1:]), batch_size)
 
 
