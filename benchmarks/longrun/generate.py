@@ -11,8 +11,8 @@ compares some of them with an ordinary training loop and writes nothing. The LRs
 of wsd from `landscape.lr_curve`), the optimizers of the ordinary loop from `tune_lr.worker.optimizers`.
 
 At the shortest length all LRs from 1e-5 to 10 are trained. At the others it is a window of nine LRs around the best of
-the length before, for each LR schedule by itself; a file may have more. Where fewer than MARGIN LRs were trained on one side of the
-best, more are trained there. Two seeds of every workload come first, then the others.
+the length before, for each LR schedule by itself; a file may have more. Where fewer than MARGIN LRs were trained on one
+side of the best, more are trained there. Two seeds of every workload come first, then the others.
 
 It goes on where it was stopped, at any moment; only what was running side by side begins anew. To change a workload,
 delete its files.
