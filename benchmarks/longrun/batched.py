@@ -1,14 +1,17 @@
-"""Trains many small models of one kind side by side, as one program: each has a peak LR and an LR schedule of its own.
+"""Train many small models of one kind side by side, in one program. Each model has its own peak LR and LR schedule.
 
 | symbol | meaning | unit | shape |
 |---|---|---|---|
 | lrs | the LR of every row at every step | | (rows, steps) |
-| weights | the weights of every row, one after another | | (rows, weights) |
+| weights | all weights of every row in one vector | | (rows, weights) |
 | losses | the training loss of every row at a step | loss | (rows,) |
+| parents | the row that a row is a copy of up to its fork | | (rows,) |
+| forks | the first step at which a row differs from its parent | steps | (rows,) |
 
-All rows begin with the same weights and see the same batches: those of one seed. Two things save time and change
-nothing. Rows whose LRs agree up to some step are one training up to there: only the first of them is trained, and the
-others are copied from it where they part. A row that has diverged is trained no further.
+A row is one model. All rows begin with the same weights and see the same batches, which are those of one seed. Two
+things save time and leave the result as it is. Rows that have the same LRs up to some step are the same training up to
+that step; only one of them is trained so far, and the others are then copied from it. A row that has diverged is not
+trained any further.
 """
 
 from dataclasses import dataclass
@@ -23,16 +26,16 @@ from longrun.workloads import Work
 
 Array = NDArray[np.float64]
 
-# A training has diverged once the loss of a batch is so many times that of the first, or is not finite.
+# A training has diverged once the loss of a batch is not finite, or this many times that of the first batch.
 DIVERGED = 1000.0
 
 
 @dataclass(frozen=True)
 class Curves:
-    """What the rows reached at each point of their way; both of shape (rows, points + 1).
+    """The losses of the rows, before the first step and after each part of the training; shapes (rows, points + 1).
 
-    `val_loss` is before the first step and after each part of the way; `train_loss` is the loss of the first batch, and
-    then the mean over the batches of each part. They are inf from the point on at which a row had diverged.
+    The first `train_loss` is that of the first batch, and the others are means over the batches of a part. Both losses
+    are inf from the part on in which a row diverged.
     """
 
     val_loss: Array
@@ -40,7 +43,7 @@ class Curves:
 
 
 def train_rows(work: Work, seed: int, lrs: Array, points: int) -> Curves:
-    """Train a model with each row of `lrs`, and validate before the first step and at `points` equal parts of the way.
+    """Train a model with each row of `lrs`, and validate before the first step and after each of `points` equal parts.
 
     Raises ValueError where there are fewer steps than points.
     """
@@ -48,7 +51,7 @@ def train_rows(work: Work, seed: int, lrs: Array, points: int) -> Curves:
     if steps < points:
         raise ValueError(f"too few steps for {points} validations (got {steps})")
     ends = [round(point * steps / points) for point in range(points + 1)]
-    parents, forks = trunks(lrs)
+    parents, forks = parents_and_forks(lrs)
     lr_of_step = torch.tensor(lrs.T, dtype=torch.float32).contiguous()
     rows = _Rows.first(work, seed, np.flatnonzero(parents < 0), points)
     curves = Curves(*(np.full((len(lrs), points + 1), np.inf) for _ in range(2)))
@@ -74,11 +77,11 @@ def train_rows(work: Work, seed: int, lrs: Array, points: int) -> Curves:
     return curves
 
 
-def trunks(lrs: Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Find for every row the earlier row that it agrees with for the most steps, and the first step where they part.
+def parents_and_forks(lrs: Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the parent and the fork of every row; shapes (rows,).
 
-    Both are -1 for a row that agrees with none at its first step; a row that agrees with another one everywhere parts
-    from it at the last step. Shapes (rows,).
+    The parent is the earlier row with the longest beginning in common. Both values are -1 for a row that differs from
+    every earlier row at the first step. A row that equals its parent everywhere forks at the last step.
     """
     parents = np.full(len(lrs), -1)
     forks = np.full(len(lrs), -1)
@@ -92,19 +95,20 @@ def trunks(lrs: Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def _copy_row(curves: Curves, source: int, target: int) -> None:
-    """A row that parts from one that has diverged before has diverged with it."""
+    """Copy the losses of a row: where its parent has diverged before the fork, the row has diverged too."""
     curves.val_loss[target] = curves.val_loss[source]
     curves.train_loss[target] = curves.train_loss[source]
 
 
 def _write(curves: Curves, rows: "_Rows", which: Tensor) -> None:
+    """Enter the losses of some rows into the curves."""
     numbers = rows.numbers[which].numpy()
     curves.val_loss[numbers] = rows.val_loss[which].double().numpy()
     curves.train_loss[numbers] = rows.train_loss[which].double().numpy()
 
 
 class _Rows:
-    """The rows that are being trained: their weights, the optimizer's state and the losses so far."""
+    """The rows that are being trained, with their weights, the state of their optimizers and their losses so far."""
 
     def __init__(self, work: Work, model: nn.Module, numbers: Tensor, weights: Tensor, points: int) -> None:
         self.work = work
@@ -115,12 +119,13 @@ class _Rows:
         self.state = [torch.zeros_like(weights) for _ in range(1 if work.optimizer == "sgd" else 2)]
         self.val_loss = torch.full((len(numbers), points + 1), torch.inf)
         self.train_loss = torch.full((len(numbers), points + 1), torch.inf)
-        self.sums = torch.zeros(len(numbers), dtype=torch.float64)  # of the training losses in this part
+        self.sums = torch.zeros(len(numbers), dtype=torch.float64)  # sums of the training losses in this part
         self.part_begins = 0
         self.steps = 0
 
     @classmethod
     def first(cls, work: Work, seed: int, numbers: NDArray[np.int64], points: int) -> "_Rows":
+        """Return the rows that are trained from the first step on."""
         torch.manual_seed(seed)
         model = work.model()
         with torch.no_grad():
@@ -128,6 +133,8 @@ class _Rows:
         return cls(work, model, torch.from_numpy(numbers), weights, points)
 
     def losses(self, weights: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of every row on one batch; shape (rows,)."""
+
         def loss(row: Tensor) -> Tensor:
             pieces = row.split([shape.numel() for shape in self.shapes.values()])
             named = {name: piece.view(shape) for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)}
@@ -137,6 +144,7 @@ class _Rows:
         return losses
 
     def step(self, lrs: Tensor, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Take one optimizer step with the LR of every row, and return the losses before it; shapes (rows,)."""
         weights = self.weights.requires_grad_()
         losses = self.losses(weights, inputs, targets)
         (gradients,) = torch.autograd.grad(losses.sum(), weights)
@@ -148,13 +156,13 @@ class _Rows:
         return losses.detach()
 
     def _sgd(self, gradients: Tensor, lrs: Tensor) -> None:
-        """As torch.optim.SGD with momentum, without dampening."""
+        """Update the weights as torch.optim.SGD does with momentum and without dampening."""
         (velocity,) = self.state
         velocity.mul_(self.work.arguments["momentum"]).add_(gradients)
         self.weights.addcmul_(velocity, lrs, value=-1)
 
     def _adam(self, gradients: Tensor, lrs: Tensor) -> None:
-        """As torch.optim.AdamW; with a weight decay of 0 it is torch.optim.Adam."""
+        """Update the weights as torch.optim.AdamW does, which is torch.optim.Adam where the weight decay is 0."""
         mean, square = self.state
         beta1, beta2 = self.work.arguments.get("betas", (0.9, 0.999))
         decay = self.work.arguments.get("weight_decay", 0.0)
@@ -166,12 +174,12 @@ class _Rows:
         self.weights.addcmul_(mean.div(scale), lrs / (1 - beta1**self.steps), value=-1)
 
     def end_part(self, point: int, step: int) -> None:
-        """Validate, and take the mean of the training losses since the last time."""
+        """Validate, and take the mean of the training losses of the part that ends before `step`."""
         if len(self.numbers) == 0:
             return
         with torch.no_grad():
             parts = [self.losses(self.weights, *batch) for batch in self.work.data.val_batches()]
-        # NaN would mean that nothing was trained.
+        # In the files NaN means that nothing was trained.
         self.val_loss[:, point] = torch.stack(parts).mean(0).nan_to_num(nan=torch.inf, posinf=torch.inf)
         if point:
             self.train_loss[:, point] = (self.sums / (step - self.part_begins)).float()
@@ -179,18 +187,20 @@ class _Rows:
         self.part_begins = step
 
     def fork(self, parents: NDArray[np.int64], forks: NDArray[np.int64], step: int) -> None:
-        """Add the rows that part from another one before this step."""
-        new = np.flatnonzero(forks == step)
+        """Add the rows that fork at this step as copies of their parents."""
         place = {int(number): i for i, number in enumerate(self.numbers)}
-        new = np.array([row for row in new if int(parents[row]) in place], dtype=np.int64)
+        forking = np.flatnonzero(forks == step)
+        new = np.array([row for row in forking if int(parents[row]) in place], dtype=np.int64)  # of living parents
         if len(new):
             self._index(torch.tensor([*range(len(self.numbers)), *(place[int(parents[row])] for row in new)]))
             self.numbers = torch.cat([self.numbers[: -len(new)], torch.from_numpy(new)])
 
     def keep(self, which: Tensor) -> None:
+        """Go on with some of the rows only."""
         self._index(which.nonzero().squeeze(1))
 
     def _index(self, index: Tensor) -> None:
+        """Take the rows with these indices, some of them twice where a row forks."""
         for name in ("numbers", "weights", "val_loss", "train_loss", "sums"):
             setattr(self, name, getattr(self, name)[index])
         self.state = [tensor[index] for tensor in self.state]

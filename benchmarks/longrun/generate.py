@@ -1,4 +1,4 @@
-"""Makes the ground truth of long trainings: what every LR schedule reaches at every LR, on small workloads of many
+"""Make the ground truth of long trainings: what every LR schedule reaches at every LR, on small workloads of many
 kinds and at four lengths, each of which is four times the one before.
 
     PYTHONPATH=benchmarks .venv/bin/python -m longrun.generate [--minutes 60] [--only digits_mlp_adamw ...] [--verify]
@@ -7,15 +7,16 @@ Per workload, `NAME.npz` has the validation loss and the smoothed training loss 
 way, and `NAME.ramps.npz` the training losses of LR range tests of 300 and of 1,000 steps; `landscape.py` reads both.
 
 The trainings of one length and one seed run side by side, as one program on one thread (`batched.py`). `--verify`
-compares some of them with an ordinary training loop and writes nothing. The LRs come from `tune_lr.lr.schedules` (those
-of wsd from `landscape.lr_curve`), the optimizers of the ordinary loop from `tune_lr.worker.optimizers`.
+compares some of these trainings with an ordinary training loop and writes nothing. The LRs come from
+`landscape.lr_curve`, the optimizers of the ordinary loop from `tune_lr.worker.optimizers`.
 
-At the shortest length all LRs from 1e-5 to 10 are trained. At the others it is a window of nine LRs around the best of
-the length before, for each LR schedule by itself; a file may have more. Where fewer than MARGIN LRs were trained on one
-side of the best, more are trained there. Two seeds of every workload come first, then the others.
+At the shortest length every LR from 1e-5 to 10 is trained. At each longer length every LR schedule has a window of nine
+LRs around its best LR of the length before. Where fewer than MARGIN LRs were trained on one side of the best, the
+window grows on that side. A file may hold more LRs than this rule asks for. Two seeds of every workload come first, and
+the other seeds follow.
 
-It goes on where it was stopped, at any moment; only what was running side by side begins anew. To change a workload,
-delete its files.
+The program can be stopped at any moment and goes on where it was; only the trainings that were running begin anew. To
+change a workload, delete its files.
 """
 
 import argparse
@@ -48,16 +49,16 @@ from longrun.landscape import (
 from longrun.workloads import BY_NAME, Work
 from tune_lr.worker.optimizers import make_optimizer
 
-UP_TO = int(np.searchsorted(LRS, 11))  # the shortest length is trained at these LRs, below 11
-BELOW, ABOVE = 5, 3  # LRs of the window below and above the best of the length before: the best falls with the length
-MARGIN = 2  # LRs that are to be trained on each side of the best
+UP_TO = int(np.searchsorted(LRS, 11))  # at the shortest length, the LRs with an index below this one are trained
+BELOW, ABOVE = 5, 3  # LRs of a window below and above the former best LR, which mostly falls with the length
+MARGIN = 2  # LRs that are trained at least on each side of the best
 VERIFIED = {"sgd": 0.03, "adam": 0.01, "adamw": 0.01}  # the highest LR that `verify` looks at
-FIRST_SEEDS = 2  # of every workload, before any has more
-MORE = 2  # LRs that are added where they are missing
+FIRST_SEEDS = 2  # seeds of every workload that are trained before any other seed
+MORE = 2  # LRs by which a window grows
 
 
 class Trainings:
-    """The trainings of one workload that are there, with room for `seeds` of them; each change is written at once."""
+    """The recorded trainings of one workload, with room for `seeds` seeds; every new training is written at once."""
 
     def __init__(self, work: Work, seeds: int, folder: Path = FOLDER) -> None:
         self.work = work
@@ -76,7 +77,7 @@ class Trainings:
         return Landscape(self.work.name, steps, LRS, self.val_loss.astype(float), self.train_loss.astype(float))
 
     def missing(self, length: int, seed: int) -> NDArray[np.bool_]:
-        """Say which trainings are wanted and not there; shape (schedules, LRs)."""
+        """Return which trainings are wanted and not recorded; shape (schedules, LRs)."""
         missing = np.isnan(self.val_loss[:, LENGTHS.index(length), :, seed, 0])
         for row, schedule in enumerate(SCHEDULES):
             low, high = self._window(schedule, length)
@@ -85,24 +86,27 @@ class Trainings:
         return missing
 
     def _window(self, schedule: str, length: int) -> tuple[int, int]:
-        """Which LRs of a schedule are to be trained, as far as what is there tells: the first and the end."""
-        landscape, place = self.landscape(), LENGTHS.index(length)
-        of_seeds = ~np.isnan(landscape.val_loss[SCHEDULES.index(schedule), place, :, :, 0])
-        there = np.flatnonzero(of_seeds.any(axis=1))
-        if len(there) == 0 and place == 0:
+        """Return the first index of the LRs that are to be trained, and the index after the last."""
+        landscape = self.landscape()
+        place = LENGTHS.index(length)
+        recorded = ~np.isnan(landscape.val_loss[SCHEDULES.index(schedule), place, :, :, 0])  # shape (LRs, seeds)
+        indices = np.flatnonzero(recorded.any(axis=1))
+        if len(indices) == 0 and place == 0:
             return 0, UP_TO
-        if len(there) == 0:
+        if len(indices) == 0:
             best = landscape.best_index(schedule, LENGTHS[place - 1])
             return max(0, best - BELOW), best + ABOVE + 1
-        low, high = int(there[0]), int(there[-1])
-        if of_seeds[there].all():  # before, all seeds are to have the same LRs
+        low = int(indices[0])
+        high = int(indices[-1])
+        # The window grows only after every seed has the same LRs: the best is that of the mean over the seeds.
+        if recorded[indices].all():
             best = landscape.best_index(schedule, length)
             low -= MORE if best - low < MARGIN else 0
             high += MORE if high - best < MARGIN else 0
         return max(0, low), high + 1
 
     def train(self, length: int, seed: int) -> bool:
-        """Train what is missing of a length and a seed, side by side, and say whether anything was."""
+        """Train side by side what is missing of a length and a seed, and return whether anything was missing."""
         missing = self.missing(length, seed)
         if not missing.any():
             return False
@@ -120,16 +124,17 @@ class Trainings:
         return True
 
     def write(self) -> None:
+        """Write the file of the workload."""
         steps = np.array([length * self.work.steps for length in LENGTHS])
         arrays = {"lrs": LRS, "steps": steps, "val_loss": self.val_loss, "train_loss": self.train_loss}
         write(self.path, arrays)
 
 
 def write(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write a file of arrays so that a kill leaves the old one or the new one."""
+    """Write a file of arrays in such a way that a kill leaves either the old file or the new one."""
     new = path.with_name(f"{path.name}.new")
     with new.open("wb") as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # it knows of no mapping
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # numpy types only `allow_pickle`
     new.replace(path)
 
 
@@ -181,7 +186,7 @@ def train_ordinarily(work: Work, seed: int, lrs: Array, points: int = 0) -> tupl
 
 
 def run_ramps(work: Work) -> None:
-    """Run the LR range tests of a workload, unless they are there."""
+    """Run the LR range tests of a workload, unless they are recorded."""
     path = FOLDER / f"{work.name}.ramps.npz"
     if path.exists():
         return
@@ -196,10 +201,10 @@ def run_ramps(work: Work) -> None:
 
 
 def verify(work: Work) -> float:
-    """Compare trainings that ran side by side with the ordinary loop, and print the differences.
+    """Compare trainings that run side by side with the ordinary loop, and print the differences.
 
-    Returns the largest relative difference of two final validation losses. Trainings far above the best LR are left
-    out: there rounding grows until the two have nothing in common but their start.
+    Returns the largest relative difference of two final validation losses. LRs far above the best are left out, because
+    rounding grows so fast there that two trainings share only their start.
     """
     steps = work.steps
     shapes = {schedule: lr_curve(schedule, steps) for schedule in SCHEDULES}
@@ -217,18 +222,19 @@ def verify(work: Work) -> float:
 
 
 def generate(work: Work, seeds: int, ends: float) -> None:
-    """Train what is missing of a workload with so many seeds at least, until that time."""
+    """Train what is missing of a workload with at least `seeds` seeds; begin nothing after the time `ends`."""
     run_ramps(work)
     trainings = Trainings(work, max(seeds, recorded_seeds(work)))
     for length in LENGTHS:
         trained = True
-        while trained:  # again after each round, in which the best may have come near the end of a window
+        while trained:  # a window may have to grow after each round
             trained = False
             for seed in range(trainings.val_loss.shape[3]):
                 trained |= time.monotonic() < ends and trainings.train(length, seed)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Read the command line and run what it asks for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin nothing new after so many minutes")
     parser.add_argument("--only", nargs="+", choices=list(BY_NAME), default=[*IN_VIEW, *JUDGES], metavar="NAME")

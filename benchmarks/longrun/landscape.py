@@ -1,4 +1,4 @@
-"""Reads the landscapes of long trainings that `generate.py` made: validation losses over (LR schedule, length, LR,
+"""Read the landscapes of long trainings that `generate.py` made: validation losses over (LR schedule, length, LR,
 seed), and the curves of LR range tests.
 
 | symbol | meaning | unit | shape |
@@ -70,7 +70,7 @@ def lr_curve(schedule: str, steps: int) -> Array:
 
 @dataclass(frozen=True)
 class Best:
-    """The best of one LR schedule at one length: the bottom of a parabola in log LR."""
+    """The best LR of an LR schedule at a length, and its loss: the bottom of a parabola in log LR."""
 
     lr: float
     loss: float
@@ -78,7 +78,7 @@ class Best:
 
 @dataclass(frozen=True, eq=False)
 class Landscape:
-    """What one workload reaches at every LR schedule, length, LR and seed.
+    """The losses of one workload at every LR schedule, length, LR and seed.
 
     `schedule` is one of SCHEDULES and `length` one of LENGTHS. A loss that is not finite or above that before the
     first step counts as the loss before the first step: nothing was learned.
@@ -140,10 +140,10 @@ class Landscape:
         "Monotone piecewise cubic interpolation", 1980). Beyond them a shorter training stands in, but never with a
         lower loss than at the end of what was trained: below the lowest LR one whose LRs have the same sum, at an LR
         that is higher by as much as it is shorter; above the highest LR one at the same LR. At the shortest length,
-        where LRs from 1e-5 to 10 were trained, the loss beyond is that of the end.
+        where LRs from 1e-5 to 10 were trained, the loss beyond is that of the nearest trained LR.
         """
         place = self.trained(schedule, length)
-        losses = self._of(schedule, length, seed)[place]
+        losses = self._final_at(schedule, length, seed)[place]
         low, high = float(self.lrs[place[0]]), float(self.lrs[place[-1]])
         shorter = self.lengths.index(length) - 1
         if shorter >= 0 and not low <= lr <= high:
@@ -204,7 +204,7 @@ class Landscape:
 
     @cached_property
     def _final(self) -> Array:
-        """The final validation loss, at most that before the first step; shape (schedules, lengths, LRs, seeds)."""
+        """Return final losses, at most those before the first step; shape (schedules, lengths, LRs, seeds)."""
         start = np.fmax.reduce(self.val_loss[..., 0], axis=(0, 1, 2))  # by seed; NaN where nothing was trained
         final = self.val_loss[..., -1]
         bounded: Array = np.where(np.isnan(final), np.nan, np.fmin(np.nan_to_num(final, nan=np.inf), start))
@@ -212,17 +212,18 @@ class Landscape:
 
     @cached_property
     def _trained(self) -> NDArray[np.bool_]:
-        """Whether every seed was trained; shape (schedules, lengths, LRs)."""
+        """Return whether every seed was trained; shape (schedules, lengths, LRs)."""
         trained: NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(self._final), axis=-1)
         return trained
 
-    def _of(self, schedule: str, length: int, seed: int | None) -> Array:
-        """The final losses over all LRs, of a seed or as the mean over the seeds; shape (L,)."""
+    def _final_at(self, schedule: str, length: int, seed: int | None) -> Array:
+        """Return the final losses at all LRs, of one seed or as the mean over the seeds; shape (L,)."""
         final = self._final[self._place(schedule, length)]
         losses: Array = final.mean(axis=-1) if seed is None else final[:, seed]
         return losses
 
     def _place(self, schedule: str, length: int) -> tuple[int, int]:
+        """Return the indices of an LR schedule and a length in the arrays."""
         return self.schedules.index(schedule), LENGTHS.index(length)
 
 
@@ -234,8 +235,8 @@ def load(name: str, folder: Path = FOLDER) -> Landscape:
     with np.load(folder / f"{name}.npz") as file:
         steps = {length: int(count) for length, count in zip(LENGTHS, file["steps"], strict=True)}
         lrs, val_loss, train_loss = (file[key].astype(np.float64) for key in ("lrs", "val_loss", "train_loss"))
-    there = ~np.isnan(val_loss[..., 0])
-    whole = np.flatnonzero((there >= there[..., :1]).all(axis=(0, 1, 2)))
+    trained = ~np.isnan(val_loss[..., 0])
+    whole = np.flatnonzero((trained >= trained[..., :1]).all(axis=(0, 1, 2)))
     return Landscape(name, steps, lrs, val_loss[:, :, :, whole], train_loss[:, :, :, whole])
 
 

@@ -1,4 +1,4 @@
-"""Prints what is recorded of the long trainings, as two tables for RESULTS.md.
+"""Print what is recorded of the long trainings, as two tables for RESULTS.md.
 
     PYTHONPATH=benchmarks .venv/bin/python -m longrun.summary
 
@@ -57,6 +57,7 @@ def table(header: list[str], lines: list[list[str]]) -> None:
 
 
 def main() -> None:
+    """Print both tables."""
     recorded = [load(name) for name in names((*IN_VIEW, *JUDGES))]
     header = [
         "workload",

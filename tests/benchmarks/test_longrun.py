@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from longrun.batched import train_rows, trunks
+from longrun.batched import parents_and_forks, train_rows
 from longrun.generate import Trainings, train_ordinarily
 from longrun.landscape import (
     FOLDER,
@@ -64,7 +64,7 @@ def test_a_row_that_diverges_is_inf_and_leaves_the_others_alone() -> None:
 
 def test_rows_that_agree_are_trained_once_up_to_where_they_part() -> None:
     lrs = np.stack([lr_curve(schedule, 100) for schedule in ("constant", "linear", "wsd_50", "wsd_10", "step")])
-    parents, forks = trunks(np.concatenate([lrs, 2 * lrs]))
+    parents, forks = parents_and_forks(np.concatenate([lrs, 2 * lrs]))
     assert parents.tolist() == [-1, 0, 0, 0, 0, -1, 5, 5, 5, 5]
     assert forks.tolist() == [-1, 1, 51, 91, 34, -1, 1, 51, 91, 34]
 
