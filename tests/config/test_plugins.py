@@ -123,20 +123,19 @@ def test_biases_of_a_split_sequence_are_summed_over_its_ranks(mode: str | None) 
 
 
 @pytest.mark.parametrize(
-    ("plugin", "options", "workers", "expected"),
+    ("options", "workers", "expected"),
     [
-        ("ddp", {}, 4, Layout(4)),
-        ("low_level_zero", {"stage": 2}, 4, Layout(4)),
-        ("low_level_zero", {"extra_dp_size": 2}, 4, Layout(4)),
-        ("fsdp", {}, 3, Layout(3)),
-        ("gemini", {"tp_size": 2}, 8, Layout(4, tensor=2)),
-        ("gemini", {"tp_size": 2, "extra_dp_size": 2}, 8, Layout(4, tensor=2)),
-        ("hybrid_parallel", {}, 2, Layout(2)),
-        ("hybrid_parallel", {"tp_size": 2, "pp_size": 2}, 8, Layout(2, 2, 2)),
-        ("hybrid_parallel", {"tp_size": 2, "pp_size": 2, "dp_outside": False}, 8, Layout(2, 2, 2, 1, True)),
-        ("hybrid_parallel", {"enable_sequence_parallelism": True, "sp_size": 4}, 8, Layout(2, sequence=4)),
+        ({}, 4, Layout(4)),
+        ({"stage": 2}, 4, Layout(4)),
+        ({"extra_dp_size": 2}, 4, Layout(4)),
+        ({}, 3, Layout(3)),
+        ({"tp_size": 2}, 8, Layout(4, tensor=2)),
+        ({"tp_size": 2, "extra_dp_size": 2}, 8, Layout(4, tensor=2)),
+        ({}, 2, Layout(2)),
+        ({"tp_size": 2, "pp_size": 2}, 8, Layout(2, 2, 2)),
+        ({"tp_size": 2, "pp_size": 2, "dp_outside": False}, 8, Layout(2, 2, 2, 1, True)),
+        ({"enable_sequence_parallelism": True, "sp_size": 4}, 8, Layout(2, sequence=4)),
         (
-            "hybrid_parallel",
             {"tp_size": 4, "enable_sequence_parallelism": True, "sequence_parallelism_mode": "split_gather"},
             8,
             Layout(2, tensor=4),
@@ -144,9 +143,9 @@ def test_biases_of_a_split_sequence_are_summed_over_its_ranks(mode: str | None) 
     ],
 )
 def test_workers_are_shared_between_copies_and_their_parts(
-    plugin: str, options: dict[str, Any], workers: int, expected: Layout
+    options: dict[str, Any], workers: int, expected: Layout
 ) -> None:
-    assert layout(plugin, options, workers) == expected
+    assert layout(options, workers) == expected
     ranks = Counter(expected.data_rank(rank) for rank in range(workers))
     assert ranks == dict.fromkeys(range(expected.data), workers // expected.data)
 
@@ -154,7 +153,7 @@ def test_workers_are_shared_between_copies_and_their_parts(
 @pytest.mark.parametrize("outside", [True, False])
 def test_a_rank_sees_the_data_of_its_place_in_colossalais_mesh(outside: bool) -> None:
     """ColossalAI numbers the ranks of a mesh as numpy numbers the elements of an array."""
-    shape = layout("hybrid_parallel", {"tp_size": 2, "pp_size": 3, "dp_outside": outside}, 24)
+    shape = layout({"tp_size": 2, "pp_size": 3, "dp_outside": outside}, 24)
     mesh = (4, 3, 2, 1) if outside else (3, 4, 2, 1)
     for rank in range(24):
         assert shape.data_rank(rank) == np.unravel_index(rank, mesh)[0 if outside else 1]

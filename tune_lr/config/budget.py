@@ -1,4 +1,4 @@
-"""What a study may spend: "12x" is so many full trainings, "90s", "30m" and "2h" are time. Pure."""
+"""The budget of a study: "12x" is so many full trainings; "90s", "30m" and "2h" are time."""
 
 import re
 from dataclasses import dataclass
@@ -9,17 +9,18 @@ ALLOWED = "12x (full trainings), 90s, 30m or 2h"
 
 @dataclass(frozen=True)
 class Budget:
-    """One of the two is set. A full training is `max_steps` optimizer steps."""
+    """A number of full trainings, of `max_steps` optimizer steps each, or of seconds. One of the two is set."""
 
     trainings: float | None = None
     seconds: float | None = None
 
     def steps(self, max_steps: int) -> int | None:
+        """Return the optimizer steps that the budget buys, None where it is time."""
         return None if self.trainings is None else int(self.trainings * max_steps)
 
 
 def parse_budget(text: str) -> Budget:
-    """Raises ValueError where it is none."""
+    """Return the budget that a text says. Raises ValueError if the text is none."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([xsmh])", text.strip())
     if match is None or not float(match[1]):
         raise ValueError(f"is no budget; write {ALLOWED}")
@@ -28,8 +29,11 @@ def parse_budget(text: str) -> Budget:
 
 
 def confirmation_within(trainings: int, finalists: int, seeds: int) -> tuple[int, int]:
-    """A confirmation of so many finalists and seeds, made to fit into so many full trainings: fewer finalists, but at
-    least two, and then fewer seeds. (0, 0) where not even one fits."""
+    """Return the finalists and the seeds of each of a confirmation that fits into so many full trainings.
+
+    What does not fit has fewer finalists, but at least two, and then fewer seeds. The result is (0, 0) if not even one
+    training fits.
+    """
     if finalists * seeds <= trainings:
         return finalists, seeds
     finalists = min(finalists, max(2, trainings // seeds), trainings)

@@ -7,28 +7,34 @@ from tune_lr.config.parameters import Distribution
 from tune_lr.config.phases import MOST_REPLICATES
 from tune_lr.config.training import Optimizer
 
-
-def with_defaults(config: Config) -> Config:
-    return with_plateau_mode(with_stairs(with_replicates(with_min_steps(with_base(config)))))
-
-
-# Of a staircase in the LR range test, where nothing else is said: five a decade over six decades.
+# The stairs of a staircase that does not say them: five a decade over six decades.
 STAIRS = 30
 
 
-def with_base(config: Config) -> Config:
-    """The batch size and the optimizer that the study's steps, ramps and fixed configurations are of, where they are
-    searched and not said: the first ones."""
-    sizes, names = config.parameters.batch_size, list(config.parameters.optimizer)
+def with_defaults(config: Config) -> Config:
+    """Return the configuration with the fields filled in that were left out and follow from others."""
+    for fill_in in (_with_base, _with_min_steps, _with_replicates, _with_stairs, _with_plateau_mode):
+        config = fill_in(config)
+    return config
+
+
+def _with_base(config: Config) -> Config:
+    """Fill in the batch size and the optimizer that the study's own figures are of, where these are searched.
+
+    They are the first ones of those searched. The study's steps, ramps and fixed configurations are of them.
+    """
+    sizes = config.parameters.batch_size
+    first_optimizer = next(iter(config.parameters.optimizer))
     update: dict[str, Any] = {}
     if sizes and config.batch_size is None:
         update["batch_size"] = sizes[0]
-    if names[0] and "optimizer" not in config.model_fields_set:
-        update["optimizer"] = Optimizer(name=names[0])
+    if first_optimizer and "optimizer" not in config.model_fields_set:
+        update["optimizer"] = Optimizer(name=first_optimizer)
     return config.model_copy(update=update)
 
 
-def with_min_steps(config: Config) -> Config:
+def _with_min_steps(config: Config) -> Config:
+    """Fill in the first rung: the report at or after `max_steps / reduction_factor**2`."""
     pruner = config.pruner
     if pruner.name == "none" or pruner.min_steps is not None:
         return config
@@ -37,8 +43,11 @@ def with_min_steps(config: Config) -> Config:
     return config.model_copy(update={"pruner": pruner})
 
 
-def with_replicates(config: Config) -> Config:
-    """One ramp is read nearly as well as three (docs/search.md): more are for those to whom they cost little."""
+def _with_replicates(config: Config) -> Config:
+    """Fill in as many ramps as together take no longer than one training.
+
+    One ramp is read nearly as well as three (docs/search.md), so only those have more to whom they cost little.
+    """
     ramp = config.range_test
     if "replicates" in ramp.model_fields_set:
         return config
@@ -47,7 +56,7 @@ def with_replicates(config: Config) -> Config:
     return config.model_copy(update={"range_test": ramp})
 
 
-def with_stairs(config: Config) -> Config:
+def _with_stairs(config: Config) -> Config:
     ramp = config.range_test
     if ramp.mode != "staircase" or ramp.stairs is not None:
         return config
@@ -55,18 +64,17 @@ def with_stairs(config: Config) -> Config:
     return config.model_copy(update={"range_test": ramp})
 
 
-def plateau_mode(config: Config) -> str:
-    return "max" if config.metric.goal == "maximize" else "min"
-
-
-def with_plateau_mode(config: Config) -> Config:
-    """Where the metric is maximized, a `plateau` that does not say its mode gets it."""
-    mode, choices = plateau_mode(config), config.parameters.lr_schedule
-    if mode == "min":  # the default
+def _with_plateau_mode(config: Config) -> Config:
+    """Fill in the mode of a `plateau` that does not say it, where the metric is maximized."""
+    mode = config.metric.plateau_mode
+    choices = config.parameters.lr_schedule
+    if mode == "min":  # This is the default already.
         return config
     fixed = tuple(
-        one.model_copy(update={"mode": mode}) if one.lr_schedule == "plateau" and "mode" not in one.parameters else one
-        for one in config.fixed
+        each.model_copy(update={"mode": mode})
+        if each.lr_schedule == "plateau" and "mode" not in each.parameters
+        else each
+        for each in config.fixed
     )
     if "plateau" in choices:
         choices = {**choices, "plateau": {"mode": Distribution(value=mode), **choices["plateau"]}}

@@ -1,4 +1,4 @@
-"""The hardware of a cluster, as it declares it, and how many trials fit on it. Known without Ray."""
+"""The hardware that a cluster declares, and how many trials fit on it. Nothing here imports Ray."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from tune_lr.errors import InputError, ResourceError
 
 @dataclass(frozen=True)
 class Node:
-    """What one node of a cluster declares. `present` is false for one that an autoscaler may start."""
+    """What one node of a cluster declares. `present` is false for a node that an autoscaler may start."""
 
     name: str
     cpus: float
@@ -17,7 +17,7 @@ class Node:
     present: bool = True
 
     def holds(self, scaling: Scaling) -> int:
-        """How many workers fit on it. A fraction of a GPU is of one GPU."""
+        """Return how many workers fit on the node. A fraction of a GPU is always of one GPU."""
         fit = int(self.cpus / scaling.cpus_per_worker)
         share = scaling.gpus_per_worker
         if share >= 1:
@@ -32,7 +32,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Hardware:
-    """What the cluster declares."""
+    """What a cluster declares in all: its nodes, CPUs and GPUs."""
 
     nodes: int
     cpus: float
@@ -40,13 +40,13 @@ class Hardware:
 
 
 def slots_on(nodes: Sequence[Node], scaling: Scaling, most: int | None) -> int:
-    """How many trials fit at once; a trial's workers may lie on several nodes."""
+    """Return how many trials fit at once, at most `most`. The workers of a trial may lie on several nodes."""
     slots = sum(node.holds(scaling) for node in nodes) // scaling.workers_per_trial
     return slots if most is None else min(slots, most)
 
 
 def check_slots(nodes: Sequence[Node], scaling: Scaling) -> None:
-    """Raises ResourceError where not even one trial fits: Tune would wait for ever."""
+    """Raise ResourceError if not even one trial fits: Tune would wait for ever."""
     if slots_on(nodes, scaling, None):
         return
     gpus = f" and {scaling.gpus_per_worker:g} GPU" if scaling.gpus_per_worker else ""
@@ -59,7 +59,7 @@ def check_slots(nodes: Sequence[Node], scaling: Scaling) -> None:
 
 
 def check_address(address: str | None) -> None:
-    """Refuses the address of a Ray cluster that cannot serve a driver here."""
+    """Raise InputError for the address of a Ray cluster that cannot serve a driver on this machine."""
     if address and address.startswith("ray://"):
         raise InputError(
             f"--address: Ray Client would run Tune elsewhere (got {address!r}); submit a job instead "

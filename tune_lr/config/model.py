@@ -13,11 +13,12 @@ from tune_lr.config.phases import Confirm, Fixed, Metric, Pruner, RangeTest, Sam
 from tune_lr.config.training import Checkpoints, Optimizer, Scaling, TrainingDetails
 from tune_lr.records.steps import equal_steps
 
-UNLIMITED = 10**6  # trials, where only a budget ends the search
+# The number of trials of a search that only its budget ends.
+UNLIMITED = 10**6
 
 
 class Wandb(Model):
-    """Where runs go in Weights & Biases; `entity` None: the default of the account."""
+    """Where runs go in Weights & Biases. `entity` None stands for the default of the account."""
 
     project: str = Field(default="tune-lr", min_length=1, max_length=128)
     entity: str | None = None
@@ -31,25 +32,30 @@ class Wandb(Model):
 
 
 class Config(Model):
-    """A whole search space. Make it with `load_config` or `parse_config`: they check that the fields fit each other."""
+    """A whole search space. Make it with `load_config` or `parse_config`: they check that the fields fit each other.
+
+    `batch_size` is global; None stands for the workload's own. Where batch sizes are searched, all fields count their
+    steps in batches of this size. `max_steps` are the optimizer steps of one full trial, `report_every` the steps
+    between two validations. `num_trials` counts the trials of the search, 0 where all configurations are fixed; with a
+    `budget` it is the most trials that the budget may buy. A `budget` ("12x", "30m") is for ramps, search and
+    confirmation together.
+    """
 
     workload: str = Field(examples=["my_module:make_workload"])
-    workload_args: dict[str, Any] = {}
-    # Global; None: the workload's own. Where it is searched, this is the one whose steps all fields count.
+    workload_args: dict[str, Any] = Field(default={})
     batch_size: Count | None = None
     metric: Metric = Metric()
-    max_steps: Count = Field(examples=[310])  # optimizer steps of one full trial
-    report_every: Count = Field(examples=[31])  # steps between validations
-    # Of the search phase; 0 where all is fixed. Where there is a budget, the most trials that it may buy.
+    max_steps: Count = Field(examples=[310])
+    report_every: Count = Field(examples=[31])
     num_trials: int = Field(ge=0, le=10**9, examples=[48])
-    budget: str | None = None  # "12x", "30m": of ramps, search and confirmation together
+    budget: str | None = None
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
     range_test: RangeTest = RangeTest()
     sampler: Sampler = Sampler()
     pruner: Pruner = Pruner(name="none")
     confirm: Confirm = Confirm()
     optimizer: Optimizer = Optimizer.model_validate({})
-    # The default is for studies in which all is fixed; it is refused elsewhere.
+    # This default is for studies in which all configurations are fixed. It is refused in others.
     parameters: Parameters = Parameters.model_validate({"lr": {"value": 1.0}, "lr_schedule": {"value": "constant"}})
     fixed: Annotated[tuple[Fixed, ...], Strict(False)] = ()
     training: TrainingDetails = TrainingDetails()
@@ -75,6 +81,7 @@ class Config(Model):
 
     @property
     def spending(self) -> Budget | None:
+        """The budget, parsed."""
         return parse_budget(self.budget) if self.budget else None
 
     @field_validator("workload")
@@ -87,19 +94,25 @@ class Config(Model):
 
     @property
     def combinations(self) -> list[Combination]:
-        """Of batch size and optimizer, as far as they are searched. First the one that `batch_size` and `optimizer`
-        name."""
-        sizes, names = self.parameters.batch_size or (None,), self.parameters.optimizer
-        own = self.batch_size, self.optimizer.name.lower()
-        return sorted(
-            (Combination(size, name) for name in names for size in sizes),
-            key=lambda one: (one.batch_size or own[0], one.optimizer.lower() or own[1]) != own,
-        )
+        """The combinations of batch size and optimizer, as far as these are searched.
+
+        The first one is that which the fields `batch_size` and `optimizer` name.
+        """
+        own_size = self.batch_size
+        own_name = self.optimizer.name.lower()
+
+        def is_another(combination: Combination) -> bool:
+            size = combination.batch_size or own_size
+            name = combination.optimizer.lower() or own_name
+            return (size, name) != (own_size, own_name)
+
+        sizes = self.parameters.batch_size or (None,)
+        return sorted((Combination(size, name) for name in self.parameters.optimizer for size in sizes), key=is_another)
 
     def steps_of(self, steps: int, batch_size: int | None) -> int:
-        """How many steps with that batch size see as many samples as `steps` of the study's."""
+        """Return how many steps with that batch size see as many samples as `steps` of the study's own."""
         return equal_steps(steps, self.batch_size, batch_size) if self.batch_size and batch_size else steps
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, fit for YAML: `parse_config(config.to_dict()) == config`."""
+        """Return plain data, fit for YAML: `parse_config(config.to_dict()) == config`."""
         return self.model_dump(mode="json")

@@ -26,12 +26,15 @@ _UNSUITED_TO_RAMPS = {
 
 
 def range_test_caveat(name: str) -> str | None:
-    """Why an LR range test says little with the optimizer of that name, in one sentence; None where it suits."""
+    """Return in one sentence why an LR range test says little with the optimizer of that name; None where it suits."""
     why = _UNSUITED_TO_RAMPS.get(name.lower())
     return f"{why}; distrust its bounds, or give parameters.lr numbers" if why else None
 
 
 def colossalai_class(name: str) -> str | None:
-    """Which of ColossalAI's classes that name means, if any. A class may call itself otherwise: GaLoreAdamW's name is
-    AdamW."""
+    """Return the class of ColossalAI that a name means, or None.
+
+    This is the name under which ColossalAI exports the class. The class may call itself otherwise: GaLoreAdamW's own
+    name is AdamW.
+    """
     return next((key for key in (*COLOSSALAI, *CUDA_ONLY) if key.lower() == name.lower()), None)

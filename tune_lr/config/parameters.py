@@ -1,10 +1,10 @@
-"""What is searched: the peak LR, LR schedules with their parameters, optimizers batch sizes, and how each is drawn."""
+"""What is searched: the peak LR, LR schedules, their parameters, optimizers and batch sizes; how each is drawn."""
 
 import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import PlainValidator, Strict, field_serializer, field_validator, model_serializer, model_validator
+from pydantic import Field, PlainValidator, Strict, field_serializer, field_validator, model_serializer, model_validator
 
 from tune_lr.config.base import Count, FieldError, Model, is_int, number, positive_lr
 from tune_lr.config.messages import FieldPath, shown
@@ -14,7 +14,7 @@ from tune_lr.records.parameters import BATCH_SIZE, OPTIMIZER, setting
 
 
 class Drawn(Model):
-    """What Distribution and LRRange have in common: the three forms."""
+    """What Distribution and LRRange have in common: one `value`, or one of `values`, or between `min` and `max`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -26,37 +26,44 @@ class Drawn(Model):
             advice = "{min: range_test, max: range_test}" if data == "range_test" else f"{{{fixed}}}"
             raise FieldError(f"must say how it is drawn (got {shown(data)}); write {advice}")
         if data.keys() - cls.model_fields.keys():
-            return data  # pydantic names the unknown keys
+            return data  # pydantic will name the unknown keys.
         form = [key for key in ("value", "values", "min", "max") if data.get(key) is not None]
         if form not in (["value"], ["values"], ["min", "max"]):
             allowed = "{value: x}, {values: [x, y]} or {min: x, max: y}"
             raise FieldError(f"has no single form (got {' and '.join(form) or 'none'}); write {allowed}")
         if form != ["min", "max"] and data.get("distribution") is not None:
             raise FieldError(f"goes with min and max only (got {shown(data['distribution'])})", "distribution")
-        values = data["values"] if form == ["values"] and isinstance(data["values"], list) else [None]
-        if not values:
-            raise FieldError("is empty (got []); write at least one value", "values")
-        for i, value in enumerate(values):
-            if any(value == other and type(value) is type(other) for other in values[:i]):
-                raise FieldError(f"is given twice (got {shown(value)}); keep one of them", "values", i)
+        if form == ["values"]:
+            _check_values(data["values"])
         return cls._filled_in(data) if form == ["min", "max"] else data
 
     @classmethod
     def _filled_in(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Return a range with its `distribution`."""
         return data
 
     @model_serializer(mode="plain")
-    def _without_blanks(self) -> dict[str, Any]:
+    def _without_unset(self) -> dict[str, Any]:
         return {key: value for key, value in self if value is not None}
 
 
-class Distribution(Drawn):
-    """How one parameter of an LR schedule, or one argument of the optimizer, is drawn: one `value`, or one of `values`,
-    or between `min` and `max`.
+def _check_values(values: object) -> None:
+    """Raise FieldError for a list that is empty or holds a value twice. Whatever is no list is left to pydantic."""
+    if not isinstance(values, list):
+        return
+    if not values:
+        raise FieldError("is empty (got []); write at least one value", "values")
+    for i, value in enumerate(values):
+        if any(value == other and type(value) is type(other) for other in values[:i]):
+            raise FieldError(f"is given twice (got {shown(value)}); keep one of them", "values", i)
 
-    `distribution` is set exactly where `min` and `max` are. Its bounds are ints for `int_uniform` (both inclusive) and
-    floats for `uniform` and `log_uniform_values`. Left out, it is `int_uniform` where both bounds are ints, unless the
-    parameter is a plain number such as a factor, and `uniform` otherwise.
+
+class Distribution(Drawn):
+    """How one parameter of an LR schedule, or one argument of the optimizer, is drawn.
+
+    `distribution` is set exactly where `min` and `max` are. The bounds are ints for `int_uniform` (both inclusive) and
+    floats for `uniform` and `log_uniform_values`. If the distribution is left out, it is `int_uniform` for two ints,
+    unless the parameter is a plain number such as a factor, and `uniform` otherwise.
     """
 
     value: Any = None
@@ -89,24 +96,26 @@ class Distribution(Drawn):
         return self
 
     def bounds_or_values(self) -> dict[FieldPath, Any]:
-        """Every value that is written out: the one, all of the list, or both ends; by its path in the YAML."""
+        """Return every value that is written out, by its path in the YAML: the one, all of the list, or both ends."""
         if self.values is not None:
             return {("values", i): value for i, value in enumerate(self.values)}
         return {("value",): self.value} if self.min is None else {("min",): self.min, ("max",): self.max}
 
     def middle(self) -> Any:
-        """The value, the middle one of the values, or the middle between the ends, as the distribution has it."""
+        """Return the value, the middle one of the values, or the middle of the range on the distribution's scale."""
         if self.values is not None:
             return self.values[(len(self.values) - 1) // 2]
         if self.min is None or self.max is None:
             return self.value
         if self.distribution == "int_uniform":
             return int(self.min + self.max) // 2
-        log = self.distribution == "log_uniform_values"
-        return math.sqrt(self.min * self.max) if log else (self.min + self.max) / 2
+        if self.distribution == "log_uniform_values":
+            return math.sqrt(self.min * self.max)
+        return (self.min + self.max) / 2
 
 
-def _lr_bound(value: Any) -> float | str:
+def _lr_bound(value: object) -> float | str:
+    """Return an end of the LR's range: a number, or the word `range_test`. Raises FieldError for all else."""
     if isinstance(value, str):
         if value != "range_test":
             hint = suggestion(value, ["range_test"])
@@ -116,8 +125,9 @@ def _lr_bound(value: Any) -> float | str:
 
 
 class LRRange(Drawn):
-    """How the peak LR is drawn: one `value`, or one of `values`, or log-uniformly between `min` and `max`, each of
-    which is a number or the word `range_test`: that bound comes from the LR range test.
+    """How the peak LR is drawn: one `value`, or one of `values`, or log-uniformly between `min` and `max`.
+
+    Each of these two bounds is a number or the word `range_test`: that bound comes from the LR range test.
     """
 
     value: Annotated[float, PlainValidator(positive_lr)] | None = None
@@ -143,30 +153,38 @@ class LRRange(Drawn):
 
 
 class Combination(NamedTuple):
-    """A batch size and an optimizer, as far as they are searched: each combination has an LR range test and bounds of
-    its own."""
+    """A batch size and an optimizer, as far as they are searched. Each has an LR range test and bounds of its own.
 
-    batch_size: int | None = None  # None: all trials have the study's
-    optimizer: str = ""  # "": all trials have the study's
+    `batch_size` is None and `optimizer` is "" where all trials have those of the study.
+    """
+
+    batch_size: int | None = None
+    optimizer: str = ""
 
     def __str__(self) -> str:
         return setting({BATCH_SIZE: self.batch_size, f"{OPTIMIZER}name": self.optimizer})
 
 
+# For each name, how its parameters are drawn.
+Choices = Mapping[str, Mapping[str, Distribution]]
+
+
 class Parameters(Model):
-    """What is searched. `lr_schedule`: LR schedule -> parameter -> how it is drawn; one left out keeps its default.
-    `optimizer`: optimizer -> argument -> how it is drawn; "" stands for the one that the field `optimizer` names, where
-    no other is searched. `batch_size`: None where it is not searched.
+    """What is searched.
+
+    `lr_schedule` holds for each LR schedule, by name, how its parameters are drawn. One that is left out keeps its
+    default. `optimizer` holds for each optimizer how its arguments are drawn; "" stands for the one that the field
+    `optimizer` names, where no other is searched. `batch_size` is None where it is not searched.
     """
 
     lr: LRRange
-    lr_schedule: Mapping[str, Mapping[str, Distribution]]
-    optimizer: Mapping[str, Mapping[str, Distribution]] = {"": {}}
+    lr_schedule: Choices
+    optimizer: Choices = Field(default={"": {}})
     batch_size: tuple[Count, ...] | None = None
 
     @field_validator("batch_size", mode="before")
     @classmethod
-    def _sizes(cls, data: Any) -> Any:
+    def _read_batch_sizes(cls, data: Any) -> Any:
         if data is None:
             return None
         form, inner = next(iter(data.items())) if isinstance(data, dict) and len(data) == 1 else (None, None)
@@ -180,18 +198,19 @@ class Parameters(Model):
         return tuple(sizes)
 
     @field_serializer("batch_size")
-    def _with_values(self, sizes: tuple[int, ...] | None) -> dict[str, Any] | None:
+    def _write_batch_sizes(self, sizes: tuple[int, ...] | None) -> dict[str, Any] | None:
         return {"values": list(sizes)} if sizes else None
 
     @field_validator("optimizer", mode="before")
     @classmethod
-    def _optimizers(cls, data: Any) -> Any:
+    def _read_optimizers(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
         form = next((form for form in ("choices", "values") if form in data), None)
         if form is None:
             return {"": _arguments(data)}
-        given, kind = data[form], {"choices": dict, "values": list}[form]
+        given = data[form]
+        kind = dict if form == "choices" else list
         if len(data) > 1 or type(given) is not kind or not given:
             allowed = "{choices: {sgd: {}, adamw: {}}}, or arguments of the optimizer"
             raise FieldError(f"names no optimizers (got {shown(data)}); write {allowed}")
@@ -202,66 +221,79 @@ class Parameters(Model):
                 raise FieldError(f"is no optimizer (got {shown(name)}); write a name, such as adamw", *place)
             if name.lower() in map(str.lower, choices):
                 raise FieldError(f"is given twice (got {shown(name)}); keep one of them", *place)
-            choices[name] = _arguments(given[name] or {}, *place) if form == "choices" else {}
+            drawn = given[name] if isinstance(given, dict) else None
+            choices[name] = _arguments(drawn or {}, *place)
         return choices
 
     @field_serializer("optimizer")
-    def _by_name(self, choices: Mapping[str, Mapping[str, Distribution]]) -> dict[str, Any]:
-        plain = {name: {key: how.model_dump() for key, how in drawn.items()} for name, drawn in choices.items()}
+    def _write_optimizers(self, choices: Choices) -> dict[str, Any]:
+        plain = _plain_choices(choices)
         return plain.get("", {"choices": plain})
 
     @field_validator("lr_schedule", mode="before")
     @classmethod
-    def _choices(cls, data: Any) -> Any:
-        form: Any
-        inner: Any
-        form, inner = next(iter(data.items())) if isinstance(data, dict) and len(data) == 1 else (None, None)
-        if form == "choices" and isinstance(inner, dict) and inner:
-            names: dict[FieldPath, Any] = {(form, name): name for name in inner}
-        elif form == "values" and isinstance(inner, list) and inner:
-            names = {(form, i): name for i, name in enumerate(inner)}
-        elif form == "value":
-            names = {(form,): inner}
-        else:
-            allowed = "{choices: {constant: {}, cosine: {}}}, {value: constant} or {values: [constant, cosine]}"
-            raise FieldError(f"names no LR schedules (got {shown(data)}); write {allowed}")
+    def _read_lr_schedules(cls, data: Any) -> Any:
         choices: dict[str, Any] = {}
-        for path, name in names.items():
+        for path, name, drawn in _named_schedules(data):
             if not isinstance(name, str) or name not in SCHEDULES:
                 hint = suggestion(name, SCHEDULES) if isinstance(name, str) else ""
                 allowed = ", ".join(SCHEDULES)
                 raise FieldError(f"is no LR schedule (got {shown(name)}){hint}; allowed: {allowed}", *path)
             if name in choices:
                 raise FieldError(f"is given twice (got {shown(name)}); keep one of them", *path)
-            choices[name] = {} if form != "choices" or inner[name] is None else _numbers_are_uniform(name, inner[name])
+            choices[name] = {} if drawn is None else _with_uniform_numbers(name, drawn)
         return choices
 
     @field_serializer("lr_schedule")
-    def _with_choices(self, choices: Mapping[str, Mapping[str, Distribution]]) -> dict[str, Any]:
-        return {
-            "choices": {name: {key: how.model_dump() for key, how in drawn.items()} for name, drawn in choices.items()}
-        }
+    def _write_lr_schedules(self, choices: Choices) -> dict[str, Any]:
+        return {"choices": _plain_choices(choices)}
+
+
+def _plain_choices(choices: Choices) -> dict[str, dict[str, Any]]:
+    return {
+        name: {key: distribution.model_dump() for key, distribution in distributions.items()}
+        for name, distributions in choices.items()
+    }
+
+
+def _named_schedules(data: object) -> list[tuple[FieldPath, Any, Any]]:
+    """Return the LR schedules that a user names: path in the YAML, name, and how its parameters are drawn or None.
+
+    Raises FieldError if `data` has none of the three forms.
+    """
+    if isinstance(data, dict) and len(data) == 1:
+        form, inner = next(iter(data.items()))
+        if form == "choices" and isinstance(inner, dict) and inner:
+            return [((form, name), name, drawn) for name, drawn in inner.items()]
+        if form == "values" and isinstance(inner, list) and inner:
+            return [((form, i), name, None) for i, name in enumerate(inner)]
+        if form == "value":
+            return [((form,), inner, None)]
+    allowed = "{choices: {constant: {}, cosine: {}}}, {value: constant} or {values: [constant, cosine]}"
+    raise FieldError(f"names no LR schedules (got {shown(data)}); write {allowed}")
 
 
 def _arguments(drawn: Any, *path: str | int) -> Any:
-    """Of an optimizer; `path` is where they stand."""
+    """Return how the arguments of an optimizer are drawn, which stand at `path`. Raises FieldError for lr and name."""
     if not isinstance(drawn, dict):
         return drawn
-    for name, where in (("lr", "parameters.lr"), ("name", "optimizer.name")):
+    for name, field in (("lr", "parameters.lr"), ("name", "optimizer.name")):
         if name in drawn:
-            raise FieldError(f"is set by {where} (got {shown(drawn[name])}); write it there", *path, name)
-    return {name: _uniform(how) for name, how in drawn.items()}
+            raise FieldError(f"is set by {field} (got {shown(drawn[name])}); write it there", *path, name)
+    return {name: _with_uniform(distribution) for name, distribution in drawn.items()}
 
 
-def _numbers_are_uniform(schedule: str, drawn: Any) -> Any:
-    """`floor: {min: 0, max: 1}` means every number between, not 0 and 1 alone."""
+def _with_uniform_numbers(schedule: str, drawn: Any) -> Any:
+    """Fill in `uniform` for the ranges of plain numbers: `floor: {min: 0, max: 1}` means every number between."""
     if not isinstance(drawn, dict):
         return drawn
     numbers = {parameter.name for parameter in SCHEDULES[schedule].parameters if parameter.kind == "number"}
-    return {key: _uniform(how) if key in numbers else how for key, how in drawn.items()}
+    return {key: _with_uniform(distribution) if key in numbers else distribution for key, distribution in drawn.items()}
 
 
-def _uniform(how: Any) -> Any:
-    """A range that does not say its distribution."""
-    unsaid = isinstance(how, dict) and {"min", "max"} <= how.keys() and how.get("distribution") is None
-    return {**how, "distribution": "uniform"} if unsaid else how
+def _with_uniform(distribution: Any) -> Any:
+    """Fill in `uniform` for a range that does not say its distribution."""
+    is_range = isinstance(distribution, dict) and {"min", "max"} <= distribution.keys()
+    if is_range and distribution.get("distribution") is None:
+        return {**distribution, "distribution": "uniform"}
+    return distribution

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, PlainValidator, field_validator, model_v
 from tune_lr.config.base import Count, FieldError, Model, positive_lr
 from tune_lr.config.messages import shown
 
-# Of ramps, where nothing else is said.
+# The ramps of a range test that does not say how many, where a training is long enough.
 MOST_REPLICATES = 3
 
 
@@ -25,12 +25,17 @@ class Metric(Model):
             raise FieldError(f"is no metric (got {shown(name)}); write val_loss, or val_ and the name of a metric")
         return name
 
+    @property
+    def plateau_mode(self) -> Literal["min", "max"]:
+        """The `mode` with which the LR schedule `plateau` waits for this metric to improve, in torch's words."""
+        return "max" if self.goal == "maximize" else "min"
+
 
 class RangeTest(Model):
     """The LR range test: `replicates` ramps of `steps` optimizer steps each, from the LR `low` up to `high`.
 
-    Where `replicates` is not given, `parse_config` fills in 3, or as many as together take no longer than one training.
-    A staircase holds `stairs` LRs; where they are not given, `parse_config` fills in 30, or `steps` where that is less.
+    If `replicates` is not given, `parse_config` fills in 3, or as many as together take no longer than one training.
+    A staircase holds `stairs` LRs. If they are not given, `parse_config` fills in 30, or `steps` where that is less.
     """
 
     low: float = Field(default=1e-5, gt=0)
@@ -48,11 +53,11 @@ class Sampler(Model):
 
 
 class Pruner(Model):
-    """How hopeless trials are stopped early. asha: at the rungs `min_steps`, `min_steps * reduction_factor`, ... about
-    the best one in `reduction_factor` goes on.
+    """How hopeless trials are stopped early.
 
-    Where `min_steps` is not given, `parse_config` fills in the smallest multiple of `report_every` that is at least
-    `max_steps / reduction_factor**2`: two rungs, sometimes one.
+    With asha about the best one in `reduction_factor` goes on at each of the rungs `min_steps`,
+    `min_steps * reduction_factor`, and so on. If `min_steps` is not given, `parse_config` fills in the smallest
+    multiple of `report_every` that is at least `max_steps / reduction_factor**2`. That makes two rungs, sometimes one.
     """
 
     name: Literal["asha", "none"] = "asha"
@@ -61,10 +66,11 @@ class Pruner(Model):
 
 
 class Confirm(Model):
-    """The best trials of the `top` best LR schedules, and the best `runners_up` of all others, are trained again with
-    `seeds` fresh seeds each; those that cannot be told apart then, where more seeds might do it, with `max_seeds`
-    (None: no more). `top` 0 means no confirmation. Who writes a `top` gets so many, and runners-up only where these are
-    written too.
+    """Which trials are trained again, and with how many fresh seeds.
+
+    These are the best trials of the `top` best LR schedules and the best `runners_up` of all others, with `seeds` seeds
+    each. Those that cannot be told apart then get up to `max_seeds` (None: no more) where more seeds might do it. `top`
+    0 means no confirmation. A user who writes `top` gets that many, and runners-up only if these are written too.
     """
 
     top: int = Field(default=3, ge=0, le=10**9)
@@ -74,15 +80,17 @@ class Confirm(Model):
 
     @model_validator(mode="before")
     @classmethod
-    def _two_runners_up_beside_the_default(cls, data: Any) -> Any:
+    def _two_runners_up_with_the_default_top(cls, data: Any) -> Any:
         return {"runners_up": 2, **data} if isinstance(data, dict) and "top" not in data else data
 
     @property
     def finalists(self) -> int:
+        """How many trials are trained again."""
         return self.top + self.runners_up if self.top else 0
 
     @property
     def most_seeds(self) -> int:
+        """The most seeds that one finalist is trained with."""
         return self.max_seeds or self.seeds
 
 
@@ -96,9 +104,10 @@ class FixedRamp(Model):
 
 
 class Fixed(Model):
-    """A configuration that is trained as it stands, beside those that are searched: an LR schedule, its peak `lr` and,
-    as further keys, that schedule's parameters; or a `ramp`. It is never pruned and teaches the sampler nothing. With
-    `keep_model` its trained weights stay in the trial's folder.
+    """A configuration that is trained as it stands, in addition to those that are searched.
+
+    It is an LR schedule, its peak `lr` and, as further keys, that schedule's parameters; or it is a `ramp`. It is never
+    pruned, and the sampler learns nothing from it. With `keep_model` its trained weights stay in the trial's folder.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -112,12 +121,13 @@ class Fixed(Model):
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """Of the LR schedule."""
+        """The parameters of the LR schedule."""
         return dict(self.model_extra or {})
 
     @property
     def name(self) -> str:
-        """The label, or what the configuration is in short."""
+        """The label, or else the configuration in short."""
         if self.label or self.lr is None:
             return self.label or "ramp"
-        return " ".join([f"{self.lr_schedule} lr={self.lr:g}", *(f"{k}={v}" for k, v in self.parameters.items())])
+        parameters = [f"{name}={value}" for name, value in self.parameters.items()]
+        return " ".join([f"{self.lr_schedule} lr={self.lr:g}", *parameters])

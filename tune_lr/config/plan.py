@@ -1,4 +1,4 @@
-"""What a study will run, known before it starts and without Ray, torch or Optuna."""
+"""The plan of a study: what it will run, known before it starts and without Ray, torch or Optuna."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,34 +12,39 @@ from tune_lr.records.steps import steps_weight
 
 @dataclass(frozen=True)
 class Plan:
-    """Numbers of trials, and of optimizer steps at most. Where batch sizes are searched, steps are of the study's own,
-    and those of other sizes count by their samples."""
+    """Numbers of trials, and of optimizer steps at most.
+
+    `ramp_steps` is the mean over the ramps. `trials` counts those of the search, fixed configurations included; with a
+    budget of full trainings there are at least so many. Where batch sizes are searched, steps are in batches of the
+    study's own size, and those of other sizes count by their samples.
+    """
 
     ramps: int
-    ramp_steps: int  # the mean
-    trials: int  # of the search, fixed configurations included; with a budget of trainings at least
+    ramp_steps: int
+    trials: int
     confirmations: int
     max_steps: int
     budget: Budget | None = None
 
     @property
     def steps(self) -> int:
-        """At most."""
+        """The most optimizer steps that all trials take together."""
         steps = self.ramps * self.ramp_steps + (self.trials + self.confirmations) * self.max_steps
         return (self.budget and self.budget.steps(self.max_steps)) or steps
 
 
 def needs_range_test(config: Config, phases: Sequence[str] = PHASES) -> bool:
-    """Whether a search leaves a bound to the range test, or nothing else was asked for."""
+    """Return whether a search leaves a bound to the range test, or nothing else was asked for."""
     return tuple(phases) == ("range_test",) or (config.num_trials > 0 and config.parameters.lr.needs_range_test)
 
 
 def plan(config: Config, phases: Sequence[str] = PHASES) -> Plan:
-    combinations, full = config.combinations, config.max_steps
+    """Return the plan of a study that runs these phases."""
+    combinations = config.combinations
+    full = config.max_steps
     ramps = config.range_test.replicates * len(combinations) if needs_range_test(config, phases) else 0
-    ramp_steps = round(
-        config.range_test.steps * fmean(steps_weight(one.batch_size, config.batch_size) for one in combinations)
-    )
+    mean_weight = fmean(steps_weight(combination.batch_size, config.batch_size) for combination in combinations)
+    ramp_steps = round(config.range_test.steps * mean_weight)
     trials = config.num_trials + len(config.fixed)
     confirmations = config.confirm.finalists * config.confirm.most_seeds
     budget = config.spending if "search" in phases else None
@@ -53,9 +58,13 @@ def plan(config: Config, phases: Sequence[str] = PHASES) -> Plan:
 
 
 def planned_confirmation(config: Config, ramp_steps: int) -> tuple[int, int]:
-    """Finalists and seeds of a confirmation that takes at most half of what the ramps and the fixed configurations
-    leave of a budget of trainings."""
-    full, confirm = config.max_steps, config.confirm
+    """Return the finalists of the confirmation, and the seeds of each.
+
+    Of a budget of full trainings it takes at most half of what the ramps (`ramp_steps` in all) and the fixed
+    configurations leave.
+    """
+    full = config.max_steps
+    confirm = config.confirm
     steps = config.spending.steps(full) if config.spending else None
     if steps is None:
         return confirm.finalists, confirm.seeds

@@ -1,4 +1,4 @@
-"""ColossalAI's plugins as far as they are known without ColossalAI: their options, and how they use a trial's workers.
+"""ColossalAI's plugins, as far as they are known without ColossalAI: their options, and how they use a trial's workers.
 
 Importing this module loads no torch, so that `tune-lr check` can refuse what does not fit. A test compares the options
 with the plugins' own signatures.
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from tune_lr.config.messages import shown
+from tune_lr.config.messages import FieldPath, Issue, shown
 from tune_lr.errors import suggestion
 
 DTYPES = ("fp32", "bf16", "fp16")
@@ -142,25 +142,38 @@ PRECISIONS = {
 GEMINI_OPTIMIZERS = ("HybridAdam", "FusedAdam", "CPUAdam")
 
 
+# The modes of sequence parallelism in which the ranks that share a tensor share the sequence too.
+_SHARE_TENSOR = ("split_gather", "ring")
+
+
 @dataclass(frozen=True)
 class Layout:
-    """How a trial's workers share the work: as many copies of the model (`data`), each split into so many parts."""
+    """How a trial's workers share the work.
+
+    There are `data` copies of the model, each split into so many parts by tensor, pipeline and sequence parallelism.
+    With `stages_outside` the ranks of a pipeline stage follow each other, without it those of a copy do.
+    """
 
     data: int
     tensor: int = 1
     pipeline: int = 1
     sequence: int = 1
-    stages_outside: bool = False  # the ranks of a pipeline stage follow each other; else those of a copy do
+    stages_outside: bool = False
 
     def data_rank(self, rank: int) -> int:
-        """Which copy a rank belongs to: the part of each batch that it sees."""
+        """Return which copy a rank belongs to, and so which part of each batch it sees."""
         inner = self.tensor * self.sequence
         return rank // inner % self.data if self.stages_outside else rank // (inner * self.pipeline)
 
 
-def layout(plugin: str, options: Mapping[str, Any], workers: int) -> Layout:
-    """Raises ValueError where the workers cannot be split so; the text stands behind `scaling.workers_per_trial`."""
-    tensor, pipeline, sequence = options.get("tp_size", 1), options.get("pp_size", 1), 1
+def layout(options: Mapping[str, Any], workers: int) -> Layout:
+    """Return how the workers of a trial share the work under the plugin's options.
+
+    Raises ValueError if the workers cannot be split so. Its text follows the name of `scaling.workers_per_trial`.
+    """
+    tensor = options.get("tp_size", 1)
+    pipeline = options.get("pp_size", 1)
+    sequence = 1
     if options.get("enable_sequence_parallelism") and options.get("sequence_parallelism_mode") not in _SHARE_TENSOR:
         sequence = options.get("sp_size", 1)
     copies = options.get("extra_dp_size", 1)
@@ -169,17 +182,12 @@ def layout(plugin: str, options: Mapping[str, Any], workers: int) -> Layout:
     if workers % product:
         names = " x ".join(f"{name} {size}" for name, size in sizes.items() if size > 1)
         raise ValueError(f"must be a multiple of {names} (got {workers})")
-    return Layout(
-        workers // (tensor * pipeline * sequence), tensor, pipeline, sequence, not options.get("dp_outside", True)
-    )
-
-
-# Of sequence parallelism: the ranks that share a tensor share the sequence too.
-_SHARE_TENSOR = ("split_gather", "ring")
+    data = workers // (tensor * pipeline * sequence)
+    return Layout(data, tensor, pipeline, sequence, stages_outside=not options.get("dp_outside", True))
 
 
 def batch_divisor(shape: Layout, options: Mapping[str, Any], accumulate: int) -> tuple[int, str]:
-    """What a global batch must be a multiple of, and what that is in the user's words."""
+    """Return what a global batch must be a multiple of, and what that is in the user's words."""
     factors = {"the copies of the model": shape.data}
     if shape.tensor * shape.pipeline * shape.sequence == 1:
         factors = {"scaling.workers_per_trial": shape.data}
@@ -191,36 +199,36 @@ def batch_divisor(shape: Layout, options: Mapping[str, Any], accumulate: int) ->
     return prod(factors.values()), " x ".join(named)
 
 
-def option_mistakes(plugin: str, options: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Options that the plugin does not have, values that they cannot have: (path below `scaling`, what is wrong)."""
+def option_issues(plugin: str, options: Mapping[str, Any]) -> Iterator[Issue]:
+    """Yield options that the plugin does not have, and values that its options cannot have."""
     known = OPTIONS[plugin]
     for name, value in options.items():
-        path = ("plugin_args", name)
+        path: FieldPath = ("scaling", "plugin_args", name)
         if name in SET_ELSEWHERE:
-            yield path, f"is set by {SET_ELSEWHERE[name]} (got {shown(value)}); write it there"
+            yield Issue(path, f"is set by {SET_ELSEWHERE[name]} (got {shown(value)}); write it there")
         elif name not in known:
             why = "is not passed on" if name in NOT_PASSED_ON.get(plugin, ()) else f"is no option of {plugin}"
-            yield path, f"{why}{suggestion(name, known)}; allowed: {', '.join(sorted(known))}"
+            yield Issue(path, f"{why}{suggestion(name, known)}; allowed: {', '.join(sorted(known))}")
         elif wanted := _wanted(value, known[name]):
-            yield path, f"must be {wanted} (got {shown(value)})"
+            yield Issue(path, f"must be {wanted} (got {shown(value)})")
         elif name.endswith("_size") and value < 1:
-            yield path, f"must be at least 1 (got {shown(value)})"
+            yield Issue(path, f"must be at least 1 (got {shown(value)})")
 
 
-def _wanted(value: Any, kind: Kind) -> str:
-    """What a value has to be, in words; "" where it is."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
+def _wanted(value: object, kind: Kind) -> str:
+    """Return what a value of that kind has to be, in words, or "" if the value is one."""
     if isinstance(kind, tuple):
-        right = any(value == word and type(value) is type(word) for word in kind)
-        return "" if right else f"one of {', '.join(map(str, kind))}"
+        is_word = any(value == word and type(value) is type(word) for word in kind)
+        return "" if is_word else f"one of {', '.join(map(str, kind))}"
     if kind is bool:
         return "" if isinstance(value, bool) else "true or false"
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if kind is int:
-        return "" if number and isinstance(value, int) else "a whole number"
-    return "" if number else "a number"
+        return "" if is_number and isinstance(value, int) else "a whole number"
+    return "" if is_number else "a number"
 
 
-def plugin_mistakes(
+def plugin_issues(
     plugin: str,
     options: Mapping[str, Any],
     *,
@@ -228,58 +236,72 @@ def plugin_mistakes(
     gpus_per_worker: float,
     precision: str,
     accumulate: int,
-    optimizers: Mapping[tuple[str | int, ...], str],
+    optimizers: Mapping[FieldPath, str],
     decay_all: bool,
-) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """What does not fit the plugin, as (path in the YAML, what is wrong); `options` themselves are right. `optimizers`
-    are by their paths."""
+) -> Iterator[Issue]:
+    """Yield what does not fit the plugin. `options` are right by themselves; `optimizers` are by their paths."""
     if plugin != "ddp" and not gpus_per_worker:
-        yield ("scaling", "plugin"), f"needs GPUs (got {plugin}, gpus_per_worker is 0); on CPUs use ddp"
+        yield Issue(("scaling", "plugin"), f"needs GPUs (got {plugin}, gpus_per_worker is 0); on CPUs use ddp")
     if 0 < gpus_per_worker < 1 and workers > 1:
-        what = f"must be a whole number where a trial has several workers (got {gpus_per_worker:g}): NCCL gives each "
-        yield ("scaling", "gpus_per_worker"), f"{what}its own GPU"
-    if precision == "fp16" and not gpus_per_worker:
-        yield ("training", "precision"), "needs GPUs (got fp16, gpus_per_worker is 0); on CPUs use bf16 or fp32"
-    if precision not in PRECISIONS[plugin]:
-        allowed = " or ".join(PRECISIONS[plugin])
-        yield ("training", "precision"), f"does not go with {plugin} (got {precision}); allowed: {allowed}"
-    if options.get("zero_stage") and precision == "fp32":
-        what = f"must be bf16 or fp16 with zero_stage {options['zero_stage']} of hybrid_parallel (got fp32)"
-        yield ("training", "precision"), what
+        what = f"must be a whole number where a trial has several workers (got {gpus_per_worker:g})"
+        yield Issue(("scaling", "gpus_per_worker"), f"{what}: NCCL gives each its own GPU")
+    yield from _precision_issues(plugin, options, gpus_per_worker, precision)
     for path, optimizer in optimizers.items() if plugin == "gemini" else ():
         if optimizer.lower() not in map(str.lower, GEMINI_OPTIMIZERS):
-            yield path, f"does not go with gemini (got {shown(optimizer)}); allowed: {', '.join(GEMINI_OPTIMIZERS)}"
+            allowed = ", ".join(GEMINI_OPTIMIZERS)
+            yield Issue(path, f"does not go with gemini (got {shown(optimizer)}); allowed: {allowed}")
     if plugin == "fsdp" and not decay_all:
         what = "must be true with fsdp (got false): ColossalAI's plugin keeps one group of parameters"
-        yield ("training", "decay_norms_and_biases"), what
+        yield Issue(("training", "decay_norms_and_biases"), what)
     try:
-        layout(plugin, options, workers)
+        layout(options, workers)
     except ValueError as error:
-        yield ("scaling", "workers_per_trial"), str(error)
-    yield from _parallel_mistakes(options, accumulate)
+        yield Issue(("scaling", "workers_per_trial"), str(error))
+    yield from _pipeline_issues(options, accumulate)
+    yield from _sequence_issues(options)
 
 
-def _parallel_mistakes(options: Mapping[str, Any], accumulate: int) -> Iterator[tuple[tuple[str, ...], str]]:
-    tensor, pipeline, sequence = (options.get(name, 1) for name in ("tp_size", "pp_size", "sp_size"))
-    if pipeline > 1:
-        micro = options.get("num_microbatches")
-        if micro is None and "microbatch_size" not in options:
-            what = f"needs num_microbatches or microbatch_size beside it (got {pipeline})"
-            yield ("scaling", "plugin_args", "pp_size"), what
-        if micro is not None and micro < pipeline:
-            what = f"must be at least pp_size (got {micro}, pp_size is {pipeline})"
-            yield ("scaling", "plugin_args", "num_microbatches"), what
-        if accumulate > 1:
-            what = f"must be 1 with a pipeline (got {accumulate}), which splits its batches by num_microbatches"
-            yield ("training", "accumulate"), what
-        if options.get("zero_stage") == 2:
-            yield ("scaling", "plugin_args", "zero_stage"), "must be 0 or 1 with a pipeline (got 2)"
+def _precision_issues(
+    plugin: str, options: Mapping[str, Any], gpus_per_worker: float, precision: str
+) -> Iterator[Issue]:
+    path: FieldPath = ("training", "precision")
+    if precision == "fp16" and not gpus_per_worker:
+        yield Issue(path, "needs GPUs (got fp16, gpus_per_worker is 0); on CPUs use bf16 or fp32")
+    if precision not in PRECISIONS[plugin]:
+        allowed = " or ".join(PRECISIONS[plugin])
+        yield Issue(path, f"does not go with {plugin} (got {precision}); allowed: {allowed}")
+    zero_stage = options.get("zero_stage")
+    if zero_stage and precision == "fp32":
+        yield Issue(path, f"must be bf16 or fp16 with zero_stage {zero_stage} of hybrid_parallel (got fp32)")
+
+
+def _pipeline_issues(options: Mapping[str, Any], accumulate: int) -> Iterator[Issue]:
+    stages = options.get("pp_size", 1)
+    if stages <= 1:
+        return
+    microbatches = options.get("num_microbatches")
+    if microbatches is None and "microbatch_size" not in options:
+        what = f"needs num_microbatches or microbatch_size beside it (got {stages})"
+        yield Issue(("scaling", "plugin_args", "pp_size"), what)
+    if microbatches is not None and microbatches < stages:
+        what = f"must be at least pp_size (got {microbatches}, pp_size is {stages})"
+        yield Issue(("scaling", "plugin_args", "num_microbatches"), what)
+    if accumulate > 1:
+        what = f"must be 1 with a pipeline (got {accumulate}), which splits its batches by num_microbatches"
+        yield Issue(("training", "accumulate"), what)
+    if options.get("zero_stage") == 2:
+        yield Issue(("scaling", "plugin_args", "zero_stage"), "must be 0 or 1 with a pipeline (got 2)")
+
+
+def _sequence_issues(options: Mapping[str, Any]) -> Iterator[Issue]:
+    size = options.get("sp_size", 1)
     mode = options.get("sequence_parallelism_mode")
-    if sequence > 1 and not options.get("enable_sequence_parallelism"):
-        what = f"needs enable_sequence_parallelism: true beside it (got {sequence})"
-        yield ("scaling", "plugin_args", "sp_size"), what
-    elif sequence > 1 and mode in _SHARE_TENSOR:
-        what = f"must be left out with {mode} (got {sequence}), which splits a sequence by tp_size"
-        yield ("scaling", "plugin_args", "sp_size"), what
-    if options.get("enable_sequence_parallelism") and mode in _SHARE_TENSOR and tensor == 1:
-        yield ("scaling", "plugin_args", "sequence_parallelism_mode"), f"needs a tp_size above 1 (got {mode})"
+    enabled = options.get("enable_sequence_parallelism")
+    path: FieldPath = ("scaling", "plugin_args", "sp_size")
+    if size > 1 and not enabled:
+        yield Issue(path, f"needs enable_sequence_parallelism: true beside it (got {size})")
+    elif size > 1 and mode in _SHARE_TENSOR:
+        yield Issue(path, f"must be left out with {mode} (got {size}), which splits a sequence by tp_size")
+    if enabled and mode in _SHARE_TENSOR and options.get("tp_size", 1) == 1:
+        mode_path: FieldPath = ("scaling", "plugin_args", "sequence_parallelism_mode")
+        yield Issue(mode_path, f"needs a tp_size above 1 (got {mode})")

@@ -8,7 +8,8 @@ from tune_lr.config.base import Count, FieldError, Model
 from tune_lr.config.messages import shown
 
 
-def _argument(value: Any) -> Any:
+def _argument(value: object) -> object:
+    """Return the value of an optimizer's argument. Raises FieldError unless it is of a type that a YAML can say."""
     numbers = isinstance(value, list) and all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in value)
     if not numbers and not isinstance(value, (bool, int, float, str)):
         raise FieldError(f"must be a number, a list of numbers, true, false or a word (got {shown(value)})")
@@ -16,7 +17,7 @@ def _argument(value: Any) -> Any:
 
 
 class Optimizer(Model):
-    """An optimizer by name; every further key is an argument of it."""
+    """An optimizer by name. Every further key is an argument of it."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Annotated[Any, BeforeValidator(_argument)]]
@@ -57,24 +58,26 @@ class TrainingDetails(Model):
 
 class Scaling(Model):
     """What one trial runs on: its workers (processes, ranks), the CPUs and GPUs of each, and a ColossalAI plugin.
-    `max_concurrent` None: as many trials at once as fit. Workers that take no step for `timeout_s` seconds
-    are replaced. `cold_workers`: workers are started anew for each trial; None: with every plugin but ddp.
+
+    `max_concurrent` None allows as many trials at once as fit. Workers that take no step for `timeout_s` seconds are
+    replaced. With `cold_workers` the workers are started anew for each trial; None does so with every plugin but ddp.
     """
 
     workers_per_trial: Count = 1
     gpus_per_worker: float = Field(default=0.0, ge=0, le=10**6)
     cpus_per_worker: Count = 1
     plugin: Literal["ddp", "low_level_zero", "gemini", "fsdp", "hybrid_parallel"] = "ddp"
-    plugin_args: dict[str, Any] = {}
+    plugin_args: dict[str, Any] = Field(default={})
     max_concurrent: Count | None = None
     cold_workers: bool | None = None
     timeout_s: float = Field(default=600.0, gt=0, le=10**6)
 
 
 class Checkpoints(Model):
-    """How often the state of a running trial is kept, so that after a lost worker or driver it goes on from there:
-    every so many steps, every so many minutes, or whichever comes first; never where both are null. The last `keep`
-    stay until the trial ends.
+    """How often the state of a running trial is kept, so that after a lost worker or driver it goes on from there.
+
+    It is kept every so many steps or minutes, whichever comes first, and never where both are null. The last `keep`
+    checkpoints stay until the trial ends.
     """
 
     every_steps: Count | None = None

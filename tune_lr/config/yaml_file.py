@@ -1,4 +1,4 @@
-"""Fields as a user writes them, in YAML and `--set`: read without surprises, into plain data and the place of each.
+"""Reading of fields as a user writes them, in YAML and `--set`, into plain data and the place of each field.
 
 PyYAML's own loader reads `1e-4` as text and `no` as false, lets the last of two equal keys win and recurses to death on
 deep nesting. Here the parser's events are turned into data one by one instead, so that nothing is built before it was
@@ -13,10 +13,11 @@ from typing import Any
 
 import yaml
 
-from tune_lr.config.messages import FieldPath, Places, field_name, one_line, shortened, shown
+from tune_lr.config.messages import FieldPath, Places, escaped, field_name, shortened, shown
 from tune_lr.errors import InputError
 
-MAX_BYTES = 64 * 1024  # PyYAML reads about 100 kB a second: this keeps a refusal well under 2 s
+# PyYAML reads about 100 kB a second, so that a file of this size is refused in well under 2 s.
+MAX_BYTES = 64 * 1024
 MAX_DEPTH = 20
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*(_[0-9]+)*)")
 _FLOAT = re.compile(r"[-+]?([0-9]+(_[0-9]+)*(\.[0-9]*|(?=[eE]))|\.[0-9]+)([eE][-+]?[0-9]+)?")
@@ -26,13 +27,13 @@ _WORDS = {"true": True, "false": False, "null": None, "~": None, "": None}
 
 
 def read_yaml_file(path: Path) -> tuple[Any, dict[FieldPath, int]]:
-    """The data of a YAML file, and for every field path the line that it stands on, from 1.
+    """Return the data of a YAML file, and the line of every field path, counted from 1.
 
     Raises InputError with file, line and field for whatever is not one UTF-8 document of plain data.
     """
-    name = one_line(str(path))
+    name = escaped(str(path))
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
             size = os.fstat(file.fileno()).st_size
     except OSError as error:
@@ -52,7 +53,7 @@ def read_yaml_file(path: Path) -> tuple[Any, dict[FieldPath, int]]:
 
 
 def read_yaml(text: str, name: str, with_lines: bool = True) -> tuple[Any, dict[FieldPath, int]]:
-    """The data of a YAML text and the line of every field path; `name` begins each InputError."""
+    """Return the data of a YAML text, and the line of every field path; `name` begins each InputError."""
     reader = _Reader(text, name, with_lines)
     return reader.document(), reader.lines
 
@@ -63,8 +64,12 @@ def _line(event: yaml.Event) -> int:
 
 
 class _Reader:
+    """Turns the events of PyYAML's parser into data, and keeps the line of every field."""
+
     def __init__(self, text: str, name: str, with_lines: bool) -> None:
-        self.text, self.name, self.with_lines = text, name, with_lines
+        self.text = text
+        self.name = name
+        self.with_lines = with_lines
         self.lines: dict[FieldPath, int] = {}
 
     def error(self, line: int, path: FieldPath, what: str) -> InputError:
@@ -88,7 +93,7 @@ class _Reader:
         return data
 
     def events(self) -> Iterator[yaml.Event]:
-        """PyYAML's events, with its errors put into one line."""
+        """Yield PyYAML's events; its errors are put into one line."""
         try:
             yield from yaml.parse(self.text, Loader=yaml.SafeLoader)
         except yaml.MarkedYAMLError as error:
@@ -98,13 +103,13 @@ class _Reader:
             if "'\\t'" in what:
                 what += " (a tab)"
             advice = "check indentation, colons, quotes and brackets up to here"
-            raise self.error(line, (), f"is not valid YAML: {one_line(what)}; {advice}") from None
+            raise self.error(line, (), f"is not valid YAML: {escaped(what)}; {advice}") from None
         except yaml.reader.ReaderError as error:
             line = self.text.count("\n", 0, error.position) + 1
             char = f"\\x{error.character:02x}" if isinstance(error.character, int) else shown(error.character)
             raise self.error(line, (), f"has a character that YAML does not allow (got {char}); remove it") from None
-        except (ValueError, OverflowError) as error:  # absurd escapes and version numbers: PyYAML lets these through
-            raise self.error(1, (), f"is not valid YAML: {one_line(str(error))}") from None
+        except (ValueError, OverflowError) as error:  # PyYAML lets absurd escapes and version numbers through.
+            raise self.error(1, (), f"is not valid YAML: {escaped(str(error))}") from None
 
     def node(self, event: yaml.Event, events: Iterator[yaml.Event], path: FieldPath) -> Any:
         line = _line(event)
@@ -154,7 +159,7 @@ class _Reader:
         return data
 
     def scalar(self, event: yaml.ScalarEvent, path: FieldPath) -> Any:
-        """A word without quotes. Only true, false and null are words of the language; `no` and `on` stay text."""
+        """Return the value of a word without quotes. Only true, false and null have a meaning; `no` stays text."""
         text = event.value
         if text.lower() in _WORDS:
             return _WORDS[text.lower()]
@@ -173,12 +178,12 @@ class _Reader:
 
 
 def read_fields(path: Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], Places]:
-    """The fields of a YAML file with each `KEY.PATH=VALUE` laid over them, and where each was written.
+    """Return the fields of a YAML file with each `KEY.PATH=VALUE` laid over them, and where each was written.
 
     Raises InputError, one line with the place and the field.
     """
     data, lines = read_yaml_file(path)
-    name = one_line(str(path))
+    name = escaped(str(path))
     if not isinstance(data, dict):
         kind = "is empty" if data is None else f"is not a mapping (got {shown(data)})"
         raise InputError(f"{name}:{lines[()]}: {kind}; write fields, such as `max_steps: 310`")
@@ -188,7 +193,7 @@ def read_fields(path: Path, overrides: Sequence[str] = ()) -> tuple[dict[str, An
 
 
 def lay_over(data: dict[str, Any], places: Places, overrides: Sequence[str]) -> None:
-    """Changes `data` by each `KEY.PATH=VALUE` in turn, and `places` with it."""
+    """Change `data` by each `KEY.PATH=VALUE` in turn, and `places` with it."""
     for number, override in enumerate(overrides):
         _lay_over(data, places, override, 10**9 + number)
 
@@ -196,10 +201,11 @@ def lay_over(data: dict[str, Any], places: Places, overrides: Sequence[str]) -> 
 def _lay_over(data: dict[str, Any], places: Places, override: str, order: int) -> None:
     key, equals, text = override.partition("=")
     path = tuple(part.strip() for part in key.split("."))
-    place = (order, f"--set {shortened(override)}")
+    source = f"--set {shortened(override)}"
+    place = (order, source)
     if not equals or not all(path):
-        raise InputError(f"{place[1]}: is no override; write KEY.PATH=VALUE, such as confirm.top=2")
-    value, _ = read_yaml(text, place[1], with_lines=False)
+        raise InputError(f"{source}: is no override; write KEY.PATH=VALUE, such as confirm.top=2")
+    value, _ = read_yaml(text, source, with_lines=False)
     node = data
     for depth, part in enumerate(path[:-1], start=1):
         if node.get(part) is None:
@@ -207,7 +213,7 @@ def _lay_over(data: dict[str, Any], places: Places, override: str, order: int) -
             places[path[:depth]] = place
         if not isinstance(node[part], dict):
             what = f"has no fields (got {shown(node[part])}); set it as a whole"
-            raise InputError(f"{place[1]} {field_name(path[:depth])}: {what}")
+            raise InputError(f"{source} {field_name(path[:depth])}: {what}")
         node = node[part]
     node[path[-1]] = value
     for stale in [field for field in places if field[: len(path)] == path]:

@@ -24,7 +24,7 @@ def global_batch_size(workload: Workload, task: Task) -> int:
 
 
 def layout_of(task: Task) -> Layout:
-    return layout(task.scaling.plugin, task.scaling.plugin_args, task.scaling.workers_per_trial)
+    return layout(task.scaling.plugin_args, task.scaling.workers_per_trial)
 
 
 def be_deterministic(on: bool) -> None:
