@@ -22,7 +22,7 @@ print(json.dumps({
     "package": tune_lr.__file__,
     "space": str(find_space("lenet5_mnist")),
     "trials": load_config("lenet5_mnist").num_trials,
-    "template": len(files("tune_lr.show").joinpath("report_template.html").read_text()),
+    "template": len(files("tune_lr.show.report").joinpath("templates/report.html").read_text()),
 }))
 """
 
@@ -43,7 +43,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_the_package_its_data_and_nothing_else(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"tune_lr/_search_spaces/lenet5_mnist.yaml", "tune_lr/show/report_template.html"} <= names
+    assert {"tune_lr/_search_spaces/lenet5_mnist.yaml", "tune_lr/show/report/templates/report.html"} <= names
     modules = {str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "tune_lr").rglob("*.py")}
     assert {name for name in names if name.endswith(".py")} == modules
     assert {name.partition("/")[0] for name in names} == {"tune_lr", f"{'-'.join(wheel.name.split('-')[:2])}.dist-info"}

@@ -64,7 +64,7 @@ def write_report(study: StudyDir) -> None:
     charts = {name: plots.drawing(chart) for name, chart in {**ramps, **alone}.items()}
     for overlay in overlays:
         charts |= {f"{overlay.name}-{i}": plots.drawing(chart) for i, chart in enumerate(overlay.charts)}
-    template = files("tune_lr.show").joinpath("report_template.html").read_text(encoding="utf-8")
+    template = files("tune_lr.show.report").joinpath("templates/report.html").read_text(encoding="utf-8")
     page = {
         "policy": _policy(template),
         "title": escape(f"{found.name}: LR study"),
