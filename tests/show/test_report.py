@@ -22,9 +22,12 @@ from tune_lr.lr.schedules import SCHEDULES as LR_SCHEDULES
 from tune_lr.records.looks import SCHEDULES, schedule_color, schedule_style, told_apart
 from tune_lr.records.row import TrialRow
 from tune_lr.run import create
-from tune_lr.show import charts as plots
-from tune_lr.show.charts import Axis, number_text, thin
-from tune_lr.show.report import importances, write_report
+from tune_lr.show.charts.model import Axis, thin
+from tune_lr.show.charts.png import log_ticks
+from tune_lr.show.report import write_report
+from tune_lr.show.report.importance import importances
+from tune_lr.show.report.write import write_page
+from tune_lr.show.text import number_text
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.study import Study
 
@@ -75,12 +78,6 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> StudyDir:
 @pytest.fixture(scope="module")
 def page(study: StudyDir) -> Page:
     return Page(study)
-
-
-@pytest.fixture
-def words_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the PNGs, which take nearly all of a report's time."""
-    monkeypatch.setattr(plots, "png", lambda *charts, title="": b"")
 
 
 def _png_size(path: Path) -> tuple[int, int]:
@@ -174,10 +171,9 @@ def test_the_best_three_of_all_are_overlaid(page: Page) -> None:
         assert [one["name"] for one in lines] == ["peak 0.4", "onecycle, lr 0.31 (trial 3)", "gamma 0.8"]
 
 
-@pytest.mark.usefixtures("words_only")
 def test_without_fixed_configurations_there_is_no_section_of_them(tmp_path: Path) -> None:
     study = write_sample_study(tmp_path / "study")
-    write_report(study)
+    write_page(study)
     page = Page(study)
     assert "Configurations compared" not in page.text
     assert not any(attributes.get("href") == "#configurations" for _, attributes in page.elements)
@@ -186,13 +182,12 @@ def test_without_fixed_configurations_there_is_no_section_of_them(tmp_path: Path
     assert "label" not in page.text.partition("Every trial")[2]
 
 
-@pytest.mark.usefixtures("words_only")
 def test_a_fixed_ramp_is_shown_and_is_no_answer(tmp_path: Path) -> None:
     study = write_sample_study(tmp_path / "study", best=False, fixed=True)
     study.write_rows(
         [replace(row, lr_schedule="ramp") if row.label == "peak 0.4" else row for row in study.read_rows()]
     )
-    write_report(study)
+    write_page(study)
     page = Page(study)
     assert "fixed_ramp-0" in page.charts
     assert "onecycle at lr 0.31 leads the search" in page.text
@@ -227,14 +222,12 @@ def test_pictures(study: StudyDir) -> None:
         assert path.stat().st_size > 15_000
 
 
-@pytest.mark.usefixtures("words_only")
 def test_made_again_it_is_the_same(study: StudyDir) -> None:
     before = study.report_html.read_bytes()
-    write_report(study)
+    write_page(study)
     assert study.report_html.read_bytes() == before
 
 
-@pytest.mark.usefixtures("words_only")
 def test_texts_of_users_are_escaped(tmp_path: Path) -> None:
     evil = "</script><script>alert(1)</script>"
     study = write_sample_study(tmp_path / "study")
@@ -253,7 +246,7 @@ def test_texts_of_users_are_escaped(tmp_path: Path) -> None:
     best["runner_up"]["lr_schedule"] = best["finalists"][0]["lr_schedule"] = evil
     study.write_yaml(study.best_yaml, best)
 
-    write_report(study)
+    write_page(study)
 
     page = Page(study)
     assert "<script>alert" not in page.source
@@ -262,30 +255,27 @@ def test_texts_of_users_are_escaped(tmp_path: Path) -> None:
     assert all(path.parent == study.plots for path in study.root.rglob("fixed_*"))
 
 
-@pytest.mark.usefixtures("words_only")
 def test_an_unfinished_study_says_who_leads(tmp_path: Path) -> None:
     study = write_sample_study(tmp_path / "study", best=False)
-    write_report(study)
+    write_page(study)
     text = Page(study).text
     assert "No winner yet" in text
     assert "onecycle at lr 0.31 leads the search" in text
 
 
-@pytest.mark.usefixtures("words_only")
 def test_a_study_without_complete_trials_has_no_winner(tmp_path: Path) -> None:
     study = write_sample_study(tmp_path / "study", best=False)
     study.write_rows([row for row in study.read_rows() if row.phase == "search" and row.state != "complete"])
-    write_report(study)
+    write_page(study)
     assert "None of 6 search trials completed" in Page(study).text
 
 
-@pytest.mark.usefixtures("words_only")
 @pytest.mark.parametrize("status", ["no_descent", "no_divergence", "diverged_at_start"])
 def test_a_range_test_without_bounds_says_why(tmp_path: Path, status: str) -> None:
     study = write_sample_study(tmp_path / "study")
     nothing = {"low": None, "high": None, "suggestion": None}
     study.write_json(study.bounds_json, {**nothing, "status": status, "reason": "because of this", "replicates": 3})
-    write_report(study)
+    write_page(study)
     page = Page(study)
     assert f"found no bounds ({status}): because of this" in page.text
     assert not {"band", "marks"} & page.charts["range_test"].keys()
@@ -300,7 +290,6 @@ def test_pieces_that_are_missing(tmp_path: Path) -> None:
     assert "No LR range test was run" in text
 
 
-@pytest.mark.usefixtures("words_only")
 def test_more_pieces_that_are_missing(tmp_path: Path) -> None:
     partly = write_sample_study(tmp_path / "partly", bounds=False)
     partly.curve(3).unlink()
@@ -309,7 +298,7 @@ def test_more_pieces_that_are_missing(tmp_path: Path) -> None:
     partly.write_yaml(
         partly.best_yaml, {**best, "interval": None, "seeds": [1], "test": None, "runner_up": None, "finalists": []}
     )
-    write_report(partly)
+    write_page(partly)
     page = Page(partly)
     assert "The LR range test has no result yet" in page.text
     assert "one seed, so no interval" in page.text
@@ -318,7 +307,6 @@ def test_more_pieces_that_are_missing(tmp_path: Path) -> None:
     assert len(page.trials()) == 3 + len(SEARCH) + len(CONFIRM)
 
 
-@pytest.mark.usefixtures("words_only")
 def test_losses_that_are_not_finite_are_left_out(tmp_path: Path) -> None:
     study = write_sample_study(tmp_path / "study")
     for path in (study.curve(10), study.range_curve(0)):
@@ -327,17 +315,16 @@ def test_losses_that_are_not_finite_are_left_out(tmp_path: Path) -> None:
         cells[2] = "inf"
         path.write_text("\n".join([*lines[:-1], ",".join(cells)]) + "\n")
     study.write_rows([replace(row, metrics={"val_loss": float("nan")}) for row in study.read_rows()])
-    write_report(study)
+    write_page(study)
     assert not any("NaN" in script for script in Page(study).scripts[:2])
 
 
-@pytest.mark.usefixtures("words_only")
 def test_a_metric_that_grows(tmp_path: Path) -> None:
     study = write_sample_study(tmp_path / "study", best=False)
     described = study.read_study()
     metric = {"name": "accuracy", "goal": "maximize"}
     study.write_yaml(study.study_yaml, {**described, "config": {**described["config"], "metric": metric}})
-    write_report(study)
+    write_page(study)
     page = Page(study)
     assert re.search(r"onecycle at lr 0\.31 leads the search with val_accuracy 0\.9\d+", page.text)
     chart = page.charts["loss_over_lr"]
@@ -434,7 +421,7 @@ def test_curves_of_one_schedule_get_looks_of_their_own_and_others_keep_theirs() 
 
 
 def explained(rows: list[TrialRow], goal: str = "minimize") -> dict[tuple[str, str], float]:
-    return {(one.parameter, one.among): one.share for one in importances(rows, "val_loss", goal)}
+    return {(found.parameter, found.schedule): found.share for found in importances(rows, "val_loss", goal)}
 
 
 def drawn_trials(count: int, loss: Callable[[str, float, float], float], seed: int = 0) -> list[TrialRow]:
@@ -485,47 +472,43 @@ def test_numbers_read_well(value: float, text: str) -> None:
     assert number_text(value) == text
 
 
-@pytest.mark.usefixtures("words_only")
 def test_the_size_stays_bounded(tmp_path: Path) -> None:
     study = write_sample_study(tmp_path / "study")
     (curve,) = [study.read_curve(study.curve(3))]
     lines = [f"{step},{0.1 / (step + 1)},{curve['train_loss'][step % 310]},,\n" for step in range(3000)]
     study.curve(3).write_text("step,lr,train_loss,val_loss,val_accuracy\n" + "".join(lines))
-    write_report(study)
+    write_page(study)
     losses, lr = Page(study).curves["3"]
     assert all(100 < len(series["x"]) <= 200 for series in [losses["series"][0], lr["series"][0]])
 
 
-@pytest.mark.usefixtures("words_only")
 def test_winner_and_runner_up_that_cannot_be_told_apart(tmp_path: Path) -> None:
     study = write_sample_study(tmp_path / "study")
     best = study.read_yaml(study.best_yaml)
     best["finalists"][1] |= {"distinguishable": False, "difference_interval": [-0.02, 0.03]}
     study.write_yaml(study.best_yaml, best)
-    write_report(study)
+    write_page(study)
     text = Page(study).text
     assert (
         "cosine at lr 0.12 cannot be told apart: the interval of their difference, [-0.0300, 0.0200], contains" in text
     )
 
 
-@pytest.mark.usefixtures("words_only")
 def test_a_widened_range_and_a_budget_are_said(tmp_path: Path) -> None:
     study = write_sample_study(tmp_path / "study")
     described = study.read_study()
     study.write_yaml(study.study_yaml, {**described, "config": {**described["config"], "budget": "30m"}})
     study.write_json(study.widened_json, {"low": 0.011, "high": 3.79, "after": 6, "lr": 1.1, "from": [0.011, 1.2]})
-    write_report(study)
+    write_page(study)
     text = Page(study).text
     assert "After 6 trials the best one, at lr 1.1, lay at the edge of these bounds: the search went on from" in text
     assert "0.011 to 3.79." in text
     assert "Budget: 30m. Every trial to its end" in text
 
 
-@pytest.mark.usefixtures("words_only")
 def test_each_schedule_stands_with_its_confirmed_figure(tmp_path: Path) -> None:
     study = write_sample_study(tmp_path / "study")
-    write_report(study)
+    write_page(study)
     by_schedule = Page(study).text.split("By LR schedule")[1].split("Each LR schedule at the LR")[0]
     for finalist in study.read_yaml(study.best_yaml)["finalists"]:
         lr = number_text(finalist["lr"])
@@ -533,7 +516,6 @@ def test_each_schedule_stands_with_its_confirmed_figure(tmp_path: Path) -> None:
     assert by_schedule.count("[") == 2
 
 
-@pytest.mark.usefixtures("words_only")
 def test_a_schedule_stands_with_the_best_of_its_finalists_which_need_not_be_its_best_trial(tmp_path: Path) -> None:
     study = write_sample_study(tmp_path / "study")
     best = study.read_yaml(study.best_yaml)
@@ -541,14 +523,13 @@ def test_a_schedule_stands_with_the_best_of_its_finalists_which_need_not_be_its_
     winner |= {"lr": 0.25, "trial": winner["trial"] + 6, "mean": 0.05}
     best["finalists"].append(winner | {"lr": 0.4, "trial": winner["trial"] + 7, "mean": 0.06})
     study.write_yaml(study.best_yaml, best)
-    write_report(study)
+    write_page(study)
     by_schedule = Page(study).text.split("By LR schedule")[1].split("Each LR schedule at the LR")[0]
     assert re.search(r" 0.31 0.05000 \[[^]]*\] 0.25 ", by_schedule)
     assert by_schedule.count("[") == 2
     assert "0.06000" not in by_schedule
 
 
-@pytest.mark.usefixtures("words_only")
 def test_report_in_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     directory = StudyDir(tmp_path / "study")
     create(parse_config(SMALL), directory, [])
@@ -562,7 +543,6 @@ def test_report_in_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert str(directory.report_html) in "".join(lines)
 
 
-@pytest.mark.usefixtures("words_only")
 def test_report_in_the_terminal_without_an_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     directory = StudyDir(tmp_path / "study")
     create(parse_config(SMALL), directory, [])
@@ -574,7 +554,7 @@ def test_report_in_the_terminal_without_an_answer(tmp_path: Path, capsys: pytest
     ("low", "high"), [(0.11, 0.13), (0.107, 0.19), (0.95, 1.06), (0.1, 0.23), (0.04, 0.18), (1e-5, 10.0), (1e-12, 1.0)]
 )
 def test_an_axis_has_a_few_ticks_whatever_it_spans(low: float, high: float) -> None:
-    ticks = Axis("val_loss", low, high, log=True).ticks()
+    ticks = log_ticks(Axis("val_loss", low, high, log=True))
     assert 3 <= len(ticks) <= 10
     assert low <= ticks[0]
     assert ticks[-1] <= high

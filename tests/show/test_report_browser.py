@@ -11,8 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page, Request, sync_playwright
 
 from sample_study import CODE, CONFIRM, FIXED, SEARCH, write_sample_study
-from tune_lr.show import charts as plots
-from tune_lr.show.report import write_report
+from tune_lr.show.report.write import write_page
 from tune_lr.store.study_dir import StudyDir
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -31,16 +30,9 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def without_pictures() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "png", lambda *charts, title="": b"")
-        yield
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory, without_pictures: None) -> StudyDir:
+def study(tmp_path_factory: pytest.TempPathFactory) -> StudyDir:
     study = write_sample_study(tmp_path_factory.mktemp("studies") / "sample", fixed=True)
-    write_report(study)
+    write_page(study)
     return study
 
 
@@ -238,7 +230,7 @@ HOSTILE = (
 )
 
 
-def test_hostile_texts_neither_run_nor_break_the_page(browser: Browser, tmp_path: Path, without_pictures: None) -> None:
+def test_hostile_texts_neither_run_nor_break_the_page(browser: Browser, tmp_path: Path) -> None:
     study = write_sample_study(tmp_path / "study", fixed=True)
     hostile: dict[str, Any] = {"lr_schedule": HOSTILE, "reason": HOSTILE, "parameters": {f"x.{HOSTILE}": HOSTILE}}
     rows = [replace(row, **hostile) if row.number in (3, 9) else row for row in study.read_rows()]
@@ -249,7 +241,7 @@ def test_hostile_texts_neither_run_nor_break_the_page(browser: Browser, tmp_path
     study.write_yaml(study.best_yaml, {**best, "verdict": HOSTILE, "code": HOSTILE, "test": {HOSTILE: 0.5}})
     bounds = study.read_json(study.bounds_json)
     study.write_json(study.bounds_json, {**bounds, "reason": HOSTILE})
-    write_report(study)
+    write_page(study)
     opened = Opened(browser, study)
     assert opened.page.locator(".verdict").inner_text() == HOSTILE
     assert opened.page.locator("main :is(script, img, b)").count() == len(best["finalists"])  # a mean each, no more

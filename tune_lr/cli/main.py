@@ -411,7 +411,7 @@ def _schedules(options: argparse.Namespace) -> int:
 def _draw_schedules(names: Sequence[str], path: Path) -> int:
     if path.suffix.lower() != ".png":
         raise InputError(f"--png: not the name of a PNG file (got {str(path)!r}); write NAME.png")
-    from tune_lr.show.charts import schedules_png
+    from tune_lr.show.charts.schedules import schedules_png
 
     try:
         path.write_bytes(schedules_png(names))
