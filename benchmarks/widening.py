@@ -13,33 +13,37 @@ from statistics import fmean
 
 import numpy as np
 
-import search_efficiency
 from landscapes.landscape import load, load_ramps, names
 from search_efficiency import ours
 from tune_lr.config.parameters import Combination
 from tune_lr.lr.bounds import LRBounds
-from tune_lr.study import study
+from tune_lr.study import range_test, study, widening
 
 SHIFTS = (-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5)  # decades
 
 
-class Shifted(study.Study):
-    """A study whose range test is wrong by `decades`."""
+class Shifted(range_test.RangeTest):
+    """A range test that is wrong by `decades`."""
 
     decades = 0.0
-    widened_ones, _copied = 0, False
 
     def read_bounds(self) -> dict[Combination, LRBounds]:
         for combination, bounds in super().read_bounds().items():
             lrs = {name: getattr(bounds, name) for name in ("low", "high", "suggestion")}
             moved = {name: lr * 10**self.decades for name, lr in lrs.items() if lr is not None}
-            self.all_bounds[combination] = replace(bounds, **moved)
-        return self.all_bounds
+            self.bounds[combination] = replace(bounds, **moved)
+        return self.bounds
 
-    def _copy_widened(self) -> None:
-        Shifted.widened_ones += not self._copied
-        self._copied = True
-        super()._copy_widened()
+
+class Counting(widening.Widener):
+    """Counts how often the range was widened."""
+
+    widened_ranges = 0
+
+    def look(self) -> None:
+        before = self.widened
+        super().look()
+        Counting.widened_ranges += self.widened is not before
 
 
 def main() -> None:
@@ -48,14 +52,16 @@ def main() -> None:
     parser.add_argument("--shifts", type=float, nargs="+", default=SHIFTS, help="decades")
     parser.add_argument("--only", nargs="+", choices=names(), default=names(), help="these workloads")
     options = parser.parse_args()
-    search_efficiency.Study = Shifted
-    edge = study.EDGE
+    study.RangeTest = Shifted
+    study.Widener = Counting
+    edge = widening.EDGE
     print("| bounds off by, decades | regret | 90th | trainings | with widening: regret | 90th | trainings | widened |")
     print("|---|---|---|---|---|---|---|---|")
     for decades in options.shifts:
         Shifted.decades, cells = decades, []
-        for study.EDGE in (0.0, edge):
-            Shifted.widened_ones, regrets, trainings = 0, [], []
+        for widening.EDGE in (0.0, edge):
+            Counting.widened_ranges = 0
+            regrets, trainings = [], []
             for name in options.only:
                 landscape, ramps = load(name), load_ramps(name)
                 for repetition in range(options.repetitions):
@@ -69,7 +75,7 @@ def main() -> None:
                 f"{100 * np.percentile(regrets, 90):.0f} %",
                 f"{fmean(trainings):.1f}",
             ]
-        widened = Shifted.widened_ones / len(regrets)
+        widened = Counting.widened_ranges / len(regrets)
         print(f"| {decades:+g} | {' | '.join(cells)} | {100 * widened:.0f} % |", flush=True)
 
 

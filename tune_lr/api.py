@@ -204,7 +204,7 @@ def run(
 
     def on_study(study: "Study") -> None:
         if progress is not None:
-            progress.spent_s, progress.spent_steps = study.elapsed(), sum(study.steps_by_phase().values())
+            progress.spent_s, progress.spent_steps = study.elapsed(), sum(study.trials.steps_by_phase().values())
         if tracker is not None:
             tracker.stop_trial = study.stop_trial
 

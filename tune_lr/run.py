@@ -21,7 +21,7 @@ from tune_lr.config.task import make_task
 from tune_lr.errors import Interrupted, NoAnswerError
 from tune_lr.records.answer import Answer
 from tune_lr.records.observer import Observer
-from tune_lr.records.outcome import Outcome, Spending, Widening
+from tune_lr.records.outcome import Outcome, Spending
 from tune_lr.records.phases import PHASES
 from tune_lr.records.trial import CheckpointPlan
 from tune_lr.store.study_dir import StudyDir
@@ -106,7 +106,7 @@ def finish(study: Study) -> Outcome:
     directory, rows = study.directory, study.rows()
     directory.write_rows(rows)
     if study.widened:
-        directory.write_json(directory.widened_json, study.widened)
+        directory.write_json(directory.widened_json, study.widened.to_dict())
     answer, no_answer = None, ""
     try:
         answer = answer_of(study)
@@ -119,29 +119,24 @@ def finish(study: Study) -> Outcome:
 
 
 def _outcome(study: Study, answer: Answer | None, no_answer: str) -> Outcome:
-    wider, metric = study.widened, study.config.metric
+    metric = study.config.metric
     return Outcome(
         root=study.directory.root,
         rows=tuple(study.rows()),
         bounds={str(combination): bounds for combination, bounds in study.all_bounds.items()},
-        widening=None if wider is None else _widening(wider),
+        widening=study.widened,
         metric=metric.name,
         goal=metric.goal,
         answer=answer,
         no_answer=no_answer,
         spending=Spending(
-            steps=study.steps_by_phase(),
-            full_trainings=round(study.full_trainings(), 1),
-            saved=study.steps_saved(),
+            steps=study.trials.steps_by_phase(),
+            full_trainings=round(study.trials.full_trainings(), 1),
+            saved=study.trials.steps_saved(),
             elapsed_s=study.elapsed(),
             budget=study.config.budget,
         ),
     )
-
-
-def _widening(record: Mapping[str, Any]) -> Widening:
-    low, high = record["from"]
-    return Widening(record["low"], record["high"], (low, high), record["after"], record["trial"], record["lr"])
 
 
 def _checkpoint_plan(config: Config, directory: StudyDir, study_id: str) -> CheckpointPlan | None:

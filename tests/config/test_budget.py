@@ -94,7 +94,7 @@ def test_the_search_ends_before_a_trial_would_pass_the_budget(tmp_path: Path, bu
     log = Log()
     study = open_study(tmp_path / "s", budgeted(budget), observers=[log])
     execute(study, slots=slots)
-    steps, most = sum(study.steps_by_phase().values()), float(budget[:-1]) * FULL
+    steps, most = sum(study.trials.steps_by_phase().values()), float(budget[:-1]) * FULL
     assert study.over
     assert steps <= most < steps + 2 * FULL
     assert phases(study).count("confirm") == plan(study.config).confirmations
@@ -106,8 +106,8 @@ def test_ramps_count_and_so_does_the_number_of_trials(tmp_path: Path) -> None:
     config = budgeted("45x", parameters=SMALL["parameters"])
     study = open_study(tmp_path / "s", config)
     execute(study)
-    assert study.steps_by_phase()["range_test"] > 20 * FULL
-    assert sum(study.steps_by_phase().values()) <= 45 * FULL
+    assert study.trials.steps_by_phase()["range_test"] > 20 * FULL
+    assert sum(study.trials.steps_by_phase().values()) <= 45 * FULL
     few = open_study(tmp_path / "few", budgeted("45x", num_trials=3))
     execute(few)
     assert phases(few).count("search") == 3
@@ -123,7 +123,7 @@ def test_a_killed_study_keeps_to_its_budget_of_trainings(tmp_path: Path, slots: 
         execute(open_study(root, config), slots=slots, reports=cut)
         study = open_study(root, config)
         execute(study, slots=slots)
-        assert sum(study.steps_by_phase().values()) <= 9 * FULL
+        assert sum(study.trials.steps_by_phase().values()) <= 9 * FULL
         assert [row.number for row in study.rows()] == list(range(len(study.rows())))
         assert phases(study).count("confirm") == 4
         assert phases(study) == sorted(phases(study), reverse=True)
@@ -139,7 +139,7 @@ def test_a_larger_budget_goes_on_with_the_search(tmp_path: Path) -> None:
     execute(study)
     assert study.rows()[: len(before)] == before
     assert phases(study).count("search") > [row.phase for row in before].count("search")
-    assert sum(study.steps_by_phase().values()) <= 20 * FULL
+    assert sum(study.trials.steps_by_phase().values()) <= 20 * FULL
 
 
 # --- time ---------------------------------------------------------------------------------------------------
@@ -188,8 +188,8 @@ def test_a_time_budget_that_is_gone_still_confirms_what_was_found(tmp_path: Path
     study = open_study(tmp_path / "s", budgeted("30s"), clock=clock)
     execute(study, train=clock.training, reports=12)
     clock.now += 100  # something else held the machine
-    for number in list(study._open):
-        study.lost(number)
+    for spec in study.begun():
+        study.lost(spec.number)
     execute(study, train=clock.training)
     assert study.over
     assert phases(study).count("confirm") > 0

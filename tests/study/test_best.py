@@ -200,7 +200,7 @@ def test_without_test_data_there_are_no_test_figures(tmp_path: Path) -> None:
 
     study = finished(tmp_path / "s", untested)
     assert study.test_result is not None
-    assert study.test_result["values"] == []
+    assert study.test_result.values == ()
     assert answer_of(study).to_dict()["test"] is None
 
 

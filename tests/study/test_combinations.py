@@ -26,6 +26,7 @@ from tune_lr.config.plan import plan
 from tune_lr.config.task import make_task
 from tune_lr.errors import InputError, NoAnswerError
 from tune_lr.lr.bounds import find_lr_bounds
+from tune_lr.records.phases import PHASES
 from tune_lr.records.row import TrialRow
 from tune_lr.records.steps import equal_steps, steps_covered
 from tune_lr.records.trial import Report, TrialSpec
@@ -69,8 +70,12 @@ def of_phase(study: Study, phase: str) -> list[TrialRow]:
     return [row for row in study.rows() if row.phase == phase]
 
 
+def all_specs(study: Study) -> list[TrialSpec]:
+    return [spec for phase in PHASES for spec in study.trials.specs(phase)]
+
+
 def specs(study: Study, phase: str) -> list[dict[str, Any]]:
-    trials = study._optuna[phase].get_trials(deepcopy=False)
+    trials = study.journal.trials(phase)
     return [trial.user_attrs["spec"] for trial in trials]
 
 
@@ -261,14 +266,14 @@ def test_each_trial_is_drawn_inside_its_own_bounds_and_sees_as_many_samples(tmp_
         assert [name for name in row.parameters if name.count(".") == 2] == [own]
         params = study.directory.read_json(study.directory.trial(row.number) / "params.json")
         assert (params["lr"], params["batch_size"]) == (row.lr, size)
-    positions = [trial.params["lr_position"] for trial in study._optuna["search"].trials]
+    positions = [trial.params["lr_position"] for trial in study.journal.trials("search")]
     assert min(positions) < 0.3
     assert max(positions) > 0.7
 
 
 def test_rungs_compare_trials_at_equal_samples(tmp_path: Path) -> None:
     study = whole_study(tmp_path / "s", both(num_trials=40))
-    trials = study._optuna["search"].trials
+    trials = study.journal.trials("search")
     seen = set()
     for trial, row in zip(trials, of_phase(study, "search"), strict=True):
         at = set(trial.intermediate_values)
@@ -334,7 +339,7 @@ def test_an_lr_in_numbers_needs_no_range_test_and_is_drawn_as_it_stands(tmp_path
     study = whole_study(tmp_path / "s", both(parameters={**BOTH, "lr": {"min": 0.01, "max": 1.0}}))
     assert of_phase(study, "range_test") == []
     assert study.bounds is None
-    for trial, row in zip(study._optuna["search"].trials, of_phase(study, "search"), strict=True):
+    for trial, row in zip(study.journal.trials("search"), of_phase(study, "search"), strict=True):
         assert trial.params["lr"] == row.lr
 
 
@@ -349,10 +354,10 @@ def test_a_killed_study_goes_on_with_what_was_drawn_and_every_ramp_runs_once(tmp
         root = tmp_path / f"killed-{killed_after}"
         execute(open_study(root, config), reports=killed_after)
         again = open_study(root, config)
-        known = dict(again._specs)
+        known = {spec.number: spec for spec in all_specs(again)}
         execute(again, slots=2)
         assert again.over
-        assert {number: again._specs[number] for number in known} == known
+        assert {number: again.trials.spec(number) for number in known} == known
         rows = again.rows()
         assert [row.phase for row in rows] == ["range_test"] * 8 + ["search"] * 6 + ["confirm"]
         assert Counter(map(combination_of, rows[:8])) == dict.fromkeys(config.combinations, 2)

@@ -75,7 +75,7 @@ def proposals(root: Path, slots: int = 1, of: Figure | None = None, **changes: A
 
     study = open_study(root, config_of(**{**SEARCH, **changes}))
     execute(study, slots=slots, train=changed)
-    return [study._specs[row.number] for row in study.rows() if row.phase == "search"]
+    return [study.trials.spec(row.number) for row in study.rows() if row.phase == "search"]
 
 
 def distance(spec: TrialSpec) -> float:
@@ -128,7 +128,6 @@ def test_a_trial_that_diverged_does_not_hide_what_the_others_show(tmp_path: Path
         return train(spec, config)
 
     study = open_study(tmp_path, config_of(**{**SEARCH, "parameters": WIDE, "num_trials": 20}))
-    study.facts = {"metrics": ["val_loss"]}
     execute(study, train=diverges)
     rows = [row for row in study.rows() if row.state == "complete"]
     assert min(abs(math.log10(row.lr / BEST_LR)) for row in rows) < 0.25

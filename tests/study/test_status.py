@@ -79,7 +79,7 @@ def test_a_running_study_is_read_beside_its_driver(directory: StudyDir) -> None:
 def test_half_a_line_is_neither_read_nor_mended(directory: StudyDir) -> None:
     execute(Study(parse_config(SMALL), directory), slots=2, reports=14)
     whole = read_status(directory)
-    with open(directory.journal, "ab") as file:
+    with directory.journal.open("ab") as file:
         file.write(b'{"op_code":5,"worker')
     before = contents(directory)
     assert read_status(directory).phases == whole.phases
@@ -137,7 +137,7 @@ def test_a_broken_journal_is_named_by_its_own_path(directory: StudyDir) -> None:
 
 def test_somebody_who_looks_does_not_keep_a_driver_out(directory: StudyDir) -> None:
     directory.lock_file.touch()
-    with open(directory.lock_file) as looking:
+    with directory.lock_file.open() as looking:
         fcntl.flock(looking, fcntl.LOCK_SH)
         letting_go = threading.Timer(0.1, fcntl.flock, (looking, fcntl.LOCK_UN))
         letting_go.start()

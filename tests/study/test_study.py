@@ -43,7 +43,10 @@ from tune_lr.records.phases import PHASES
 from tune_lr.records.row import TrialRow
 from tune_lr.records.trial import Report, TrialSpec
 from tune_lr.store.study_dir import StudyDir
-from tune_lr.study.study import CONFIRM_SEEDS, PENALTY, TEST, Study, extended_ramp
+from tune_lr.study.confirmation import CONFIRM_SEEDS, TEST
+from tune_lr.study.open_trial import PENALTY
+from tune_lr.study.range_test import extended_ramp
+from tune_lr.study.study import Study
 
 NO_CONFIRMATION = {"top": 0, "seeds": 1}
 ONE_CONFIGURATION = {"lr": {"value": 0.1}, "lr_schedule": {"value": "constant"}}
@@ -123,7 +126,7 @@ def assert_whole(study: Study) -> None:
         assert study.directory.read_curve(curve(row.number))["step"] == list(range(1, row.steps + 1))
     if config.confirm.top:
         assert study.test_result is not None
-        assert study.test_result["trial"] == study.verdict().winner.trial
+        assert study.test_result.trial == study.verdict().winner.trial
 
 
 def run_up_to(study: Study, phase: str) -> TrialSpec:
@@ -649,8 +652,8 @@ def test_the_test_data_is_touched_once_and_for_the_winner_alone(tmp_path: Path) 
     assert (test.lr, test.lr_schedule) == (winner.lr, winner.lr_schedule)
     assert test.checkpoints == tuple(str(study.directory.checkpoint(n)) for n in winner.confirm_trials)
     assert study.test_result is not None
-    assert study.test_result["trial"] == winner.trial
-    assert len(study.test_result["values"]) == 2
+    assert study.test_result.trial == winner.trial
+    assert len(study.test_result.values) == 2
     assert TEST not in [row.number for row in study.rows()]
 
     again = open_study(tmp_path / "s")
@@ -769,10 +772,10 @@ def test_where_the_best_lr_lies_at_a_bound_the_search_goes_on_beyond_it(
     low, high = study.bounds.low, study.bounds.high
     wider = (low / 10**0.5, high) if side < 0 else (low, high * 10**0.5)
     assert study.widened is not None
-    assert (study.widened["low"], study.widened["high"]) == pytest.approx(wider)
-    assert study.directory.read_json(study.directory.widened_json) == study.widened
+    assert (study.widened.low, study.widened.high) == pytest.approx(wider)
+    assert study.directory.read_json(study.directory.widened_json) == study.widened.to_dict()
     assert sum("the search goes on from" in text for text in log.of("notice")) == 1
-    drawn, after = lrs_of_search(study), study.widened["after"]
+    drawn, after = lrs_of_search(study), study.widened.after
     assert len(drawn) == 16
     assert after == 8
     assert all(low <= lr <= high for lr in drawn[:after])
@@ -822,9 +825,11 @@ def assert_goes_on_widened(root: Path, slots: int) -> None:
         sorted(trial.user_attrs.get("copy_of", -1) for trial in widened if "spec" not in trial.user_attrs) == finished
     )
     assert len(finished) + sum("spec" in trial.user_attrs for trial in widened) == 16
-    assert study._believed().keys() == {row.number for row in of_phase(study, "search") if row.state == "complete"}
+    assert study._search.believed().keys() == {
+        row.number for row in of_phase(study, "search") if row.state == "complete"
+    }
     ranges = {(trial.distributions["lr"].low, trial.distributions["lr"].high) for trial in widened}
-    assert ranges == {(study.widened["low"], study.widened["high"])}
+    assert ranges == {(study.widened.low, study.widened.high)}
 
 
 def test_a_driver_killed_around_the_widening_loses_no_trial_and_repeats_none(tmp_path: Path) -> None:
@@ -886,7 +891,7 @@ def test_a_longer_study_confirms_only_what_is_new_among_the_finalists(tmp_path: 
     assert {spec.lr for spec in seen[:3]} == {longer.rows()[9].lr}
     winner = longer.verdict().winner
     assert longer.test_result is not None
-    assert longer.test_result["trial"] == winner.trial
+    assert longer.test_result.trial == winner.trial
     assert len(passes_over_test_data(seen)) == (winner.trial == 9)
 
 
@@ -1010,7 +1015,7 @@ def test_a_trial_that_was_asked_for_and_not_yet_written_down_gets_its_number_and
     study = open_study(tmp_path / "s", config)
     execute(study, reports=6)
     known = specs_in(tmp_path / "s")
-    study._optuna["search"].ask()
+    study.journal.ledger("search").ask()
     again = assert_goes_on(tmp_path / "s", config, 1)
     assert len(again.rows()) > len(known)
     assert all(specs_in(tmp_path / "s")[n] == known[n] for n in known)
@@ -1101,7 +1106,7 @@ def test_a_study_with_a_torn_journal_runs_to_its_end(
         lines = cut_journal(count)
         if has_undrawn_trial(tmp_path / "s"):
             continue
-        with open(tmp_path / "s" / "study.journal", "ab") as journal:
+        with (tmp_path / "s" / "study.journal").open("ab") as journal:
             journal.write(lines[count][:kept])
         assert_goes_on(tmp_path / "s", SHORT, 1)
 
@@ -1113,7 +1118,7 @@ def test_a_lock_that_a_killed_driver_left_on_the_journal_is_not_waited_for(tmp_p
     lock = tmp_path / "s" / "study.journal.lock"
     lock.symlink_to(tmp_path / "s" / "study.journal") if kind == "symlink" else lock.touch()
     assert_goes_on(tmp_path / "s", config_of(), 1)
-    assert not os.path.lexists(lock)
+    assert os.path.lexists(lock)  # it is not the driver's, and it is in nobody's way
 
 
 def test_a_trial_whose_outcome_is_written_down_is_not_run_again(

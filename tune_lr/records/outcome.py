@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tune_lr.lr.bounds import LRBounds
 from tune_lr.records.answer import Answer
@@ -19,6 +20,23 @@ class Widening:
     after: int  # search trials that had ended then
     trial: int  # the best of them
     lr: float  # its LR
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the widening as widened.json and the journal hold it."""
+        return {
+            "after": self.after,
+            "low": self.low,
+            "high": self.high,
+            "from": list(self.narrower),
+            "trial": self.trial,
+            "lr": self.lr,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Widening":
+        """Return the inverse of `to_dict`."""
+        low, high = data["from"]
+        return cls(data["low"], data["high"], (low, high), data["after"], data["trial"], data["lr"])
 
 
 @dataclass(frozen=True)

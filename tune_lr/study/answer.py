@@ -1,7 +1,6 @@
 """The answer of a study: the winner, its figures, and the PyTorch lines that build it."""
 
 from collections import Counter
-from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
@@ -10,6 +9,7 @@ from tune_lr.lr.schedule import make_lr_schedule
 from tune_lr.records.answer import Answer, Finalist, ScheduleBest
 from tune_lr.records.parameters import BATCH_SIZE, split_parameters, whole_optimizer
 from tune_lr.records.row import best_of_each_schedule, rank_search
+from tune_lr.study.confirmation import WinnerOnTestData
 from tune_lr.study.study import Study
 
 
@@ -28,8 +28,8 @@ def answer_of(study: Study) -> Answer:
         schedules=_schedules(study),
         verdict=verdict.sentence,
         test=_test(study.test_result, winner),
-        steps=study.steps_by_phase(),
-        full_trainings=round(study.full_trainings(), 1),
+        steps=study.trials.steps_by_phase(),
+        full_trainings=round(study.trials.full_trainings(), 1),
         code=code(study, winner),
     )
 
@@ -76,9 +76,9 @@ def _schedules(study: Study) -> tuple[ScheduleBest, ...]:
     )
 
 
-def _test(result: Mapping[str, Any] | None, winner: Finalist) -> dict[str, float] | None:
+def _test(result: WinnerOnTestData | None, winner: Finalist) -> dict[str, float] | None:
     """Means over the winner's seeds."""
-    if not result or result["trial"] != winner.trial or not result["values"]:
+    if not result or result.trial != winner.trial or not result.values:
         return None
-    values: list[Mapping[str, float]] = result["values"]
-    return {name.removeprefix("test_"): fmean(seed[name] for seed in values) for name in values[0]}
+    names = result.values[0]
+    return {name.removeprefix("test_"): fmean(figures[name] for figures in result.values) for name in names}

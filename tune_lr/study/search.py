@@ -1,0 +1,103 @@
+"""The search phase of a study: the fixed configurations, and what is drawn from the search space."""
+
+import math
+from dataclasses import replace
+
+from optuna.trial import TrialState
+
+from tune_lr.config.model import Config
+from tune_lr.config.parameters import Combination
+from tune_lr.lr.ramp import Ramp
+from tune_lr.records.trial import TrialSpec
+from tune_lr.store.study_dir import StudyDir
+from tune_lr.study.journal import Journal, number_of
+from tune_lr.study.range_test import RangeTest
+from tune_lr.study.sampler import Placement, believed
+from tune_lr.study.search_space import (
+    Draw,
+    Suggests,
+    draw,
+    draw_combination,
+    expected_lr,
+    lr_curve,
+    middle,
+    suggested_lr,
+)
+from tune_lr.study.widening import Widener
+
+
+class Search:
+    """Says what the trials of the search train, inside the bounds of the range test or the wider ones.
+
+    All search trials share the study's seed, so that they are compared in pairs.
+    """
+
+    def __init__(self, config: Config, journal: Journal, range_test: RangeTest, widener: Widener) -> None:
+        self._config = config
+        self._journal = journal
+        self._range_test = range_test
+        self._widener = widener
+
+    def spec(self, number: int, trial: Suggests) -> TrialSpec:
+        """Return what a trial of Optuna's trains, as the trial of that number."""
+        _, drawn = self._draw(trial)
+        max_steps = self._config.steps_of(self._config.max_steps, drawn.batch_size)
+        return TrialSpec(number, "search", self._config.seed, max_steps, **vars(drawn))
+
+    def place(self, trial: Suggests) -> Placement:
+        """Return where a configuration stands for the sampler; see `sampler.Place`."""
+        combination, drawn = self._draw(trial)
+        config = self._config
+        suggestion, uncertainty = suggested_lr(self._range_test.bounds.get(combination))
+        centre = suggestion or middle(config.parameters.lr, self._bounds(combination))
+        max_steps = config.steps_of(config.max_steps, drawn.batch_size)
+        curve = lr_curve(drawn, max_steps, self._journal.facts.get("steps_per_epoch"))
+        decades = math.log10(drawn.lr / expected_lr(curve, centre))
+        return Placement(drawn.lr_schedule, decades, uncertainty, curve)
+
+    def believed(self) -> dict[int, float]:
+        """Return what the search takes each completed trial for (`sampler.believed`), by the number of the trial."""
+        name = self._widener.ledger
+        originals = self._journal.trials("search")
+        numbers = {}
+        for frozen in self._journal.trials(name):
+            if frozen.state == TrialState.COMPLETE:
+                copied = "copy_of" in frozen.user_attrs
+                original = originals[frozen.user_attrs["copy_of"]] if copied else frozen
+                numbers[frozen.number] = number_of(original.user_attrs)
+        values = believed(self._journal.ledger(name), self.place)
+        return {numbers[number]: value for number, value in values.items()}
+
+    def _draw(self, trial: Suggests) -> tuple[Combination, Draw]:
+        space = self._config.parameters
+        combination = draw_combination(trial, space)
+        return combination, draw(trial, space, self._bounds(combination), combination)
+
+    def _bounds(self, combination: Combination) -> tuple[float, float]:
+        widened = self._widener.widened
+        return (widened.low, widened.high) if widened else self._range_test.search_bounds(combination)
+
+
+def fixed_spec(number: int, config: Config, directory: StudyDir, index: int) -> TrialSpec:
+    """Return the fixed configuration of that index as the trial of that number.
+
+    It has the batch size and the optimizer that the study itself names.
+    """
+    fixed = config.fixed[index]
+    own = config.combinations[0]
+    spec = TrialSpec(
+        number,
+        "search",
+        config.seed,
+        config.max_steps,
+        label=fixed.name,
+        optimizer={"name": own.optimizer} if own.optimizer else {},
+        batch_size=own.batch_size,
+        checkpoint=str(directory.checkpoint(number)) if fixed.keep_model else None,
+    )
+    if fixed.ramp is not None:
+        ramp = Ramp(fixed.ramp.low, fixed.ramp.high, config.max_steps, fixed.ramp.mode, fixed.ramp.stairs)
+        return replace(spec, lr=ramp.high, ramp=ramp)
+    assert fixed.lr is not None
+    assert fixed.lr_schedule is not None
+    return replace(spec, lr=fixed.lr, lr_schedule=fixed.lr_schedule, parameters=fixed.parameters)
