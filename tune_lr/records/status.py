@@ -16,6 +16,11 @@ class PhaseStatus:
     running: int
     to_come: int
 
+    @property
+    def unfinished(self) -> int:
+        """How many trials have not ended."""
+        return self.running + self.to_come
+
 
 @dataclass(frozen=True)
 class Running:

@@ -170,6 +170,10 @@ class TrialBook:
         pairs = self._pairs()
         return sum((outcome.steps * self.weight(spec) for spec, outcome in pairs if spec.phase == phase), 0.0)
 
+    def weighted_steps_of(self, number: int) -> float:
+        """Return how many steps a trial that has ended took, in steps with the study's batch size."""
+        return self._outcomes[number].steps * self.weight(self._specs[number])
+
     def full_trainings(self) -> float:
         """Return how many full trainings see as many samples as all trials together have seen."""
         return sum(self.weighted_steps(phase) for phase in PHASES) / self._config.max_steps
