@@ -29,6 +29,7 @@ from tune_lr.records.parameters import setting
 from tune_lr.records.row import TrialRow, rank_search
 from tune_lr.records.status import Status
 from tune_lr.records.steps import steps_weight
+from tune_lr.records.time_left import PhaseLeft, seconds_left, steps_left, usual_steps
 from tune_lr.records.trial import Report, TrialSpec
 from tune_lr.store.study_dir import StudyDir
 
@@ -159,16 +160,14 @@ class Progress(Observer):
             return _duration(max(0.0, left))
         if budget is not None and self._phase != "confirm":
             left_steps = self._plan.steps - self.spent_steps - self._steps
-            return _duration(max(0.0, left_steps * self._seconds / self._steps / max(1, self._slots)))
+            return _duration(seconds_left(left_steps, self._seconds, self._steps, self._slots))
         later = {"range_test": ("search", "confirm"), "search": ("confirm",), "confirm": ()}[self._phase]
         trials = {"search": self._plan.trials, "confirm": self._plan.confirmations}
-        full = self._full_steps[self._phase]
-        usual = sum(self._steps_of_ended) / len(self._steps_of_ended) if self._steps_of_ended else full
+        usual = usual_steps(self._steps_of_ended, self._full_steps[self._phase])
         running = sum(s * steps_weight(trial.batch_size, self._batch_size) for trial, s in self._running.values())
-        steps = max(0.0, (self._total - self._ended) * usual - running)
-        steps += sum(trials[phase] * self._full_steps[phase] for phase in later)
-        seconds = steps * self._seconds / self._steps / max(1, self._slots)  # with none it waits for a node
-        return _duration(seconds)
+        phases = [PhaseLeft(self._total - self._ended, usual, running)]
+        phases += [PhaseLeft(trials[phase], self._full_steps[phase]) for phase in later]
+        return _duration(seconds_left(steps_left(phases), self._seconds, self._steps, self._slots))
 
     def _progress(self) -> tuple[float, str]:
         """The share of the phase that is over, and "/12" where its trials are counted; else it is the budget's."""
