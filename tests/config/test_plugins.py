@@ -105,9 +105,9 @@ def test_biases_of_a_split_sequence_are_summed_over_its_ranks(mode: str | None) 
 
     from tune_lr.worker.colossal import share_biases
 
-    def row(bias: torch.nn.Parameter | None) -> torch.nn.Module:
+    def row(bias: torch.nn.Parameter | None) -> Any:
         """A layer without what its constructor asks of a GPU."""
-        layer = Linear1D_Row.__new__(Linear1D_Row)
+        layer: Any = Linear1D_Row.__new__(Linear1D_Row)
         torch.nn.Module.__init__(layer)
         layer.seq_parallel_mode, layer.bias, layer.weight = mode, bias, torch.nn.Parameter(torch.ones(2, 2))
         return layer

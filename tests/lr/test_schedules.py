@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +183,8 @@ WARMED_UP = [
         ),
     ),
 ]
-OPTIMIZERS = {
+# How each optimizer is made from an LR, and whether it has a momentum that a schedule can move.
+OPTIMIZERS: dict[str, tuple[Callable[[float], torch.optim.Optimizer], bool]] = {
     "sgd with momentum": (lambda lr: torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr, momentum=0.9), True),
     "plain sgd": (lambda lr: torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr), False),
     "adamw": (lambda lr: torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=lr, betas=(0.9, 0.95)), True),
@@ -191,7 +193,8 @@ OPTIMIZERS = {
 
 def momentum_of(optimizer: torch.optim.Optimizer) -> float:
     group = optimizer.param_groups[0]
-    return group["betas"][0] if "betas" in group else group["momentum"]
+    momentum: float = group["betas"][0] if "betas" in group else group["momentum"]
+    return momentum
 
 
 def assert_same_curves(schedule: LRSchedule, peak: float, optimizer: Any, scheduler: Any, *, cycled: bool) -> None:
@@ -333,7 +336,7 @@ def test_the_code_rebuilds_every_lr_and_momentum(
 ) -> None:
     make_optimizer, cycle = OPTIMIZERS[kind]
     schedule = make_lr_schedule(*drawn, max_steps, steps_per_epoch=7)
-    scope = {"optimizer": make_optimizer(peak)}
+    scope: dict[str, Any] = {"optimizer": make_optimizer(peak)}
     exec(schedule.code(peak, cycle_momentum=cycle), scope)
     assert_same_curves(schedule, peak, scope["optimizer"], scope["scheduler"], cycled=cycle)
 
@@ -595,7 +598,7 @@ def test_what_jumps_and_never_slopes_is_piecewise() -> None:
 )
 def test_whole_cycles_do_not_end_in_a_restart(parameters: dict[str, Any], max_steps: int) -> None:
     lrs = make_lr_schedule("cosine_restarts", parameters, max_steps).lrs(1.0)
-    assert np.count_nonzero(np.diff(lrs) > 0) < {0.1: 10, 0.25: 4}.get(parameters.get("t_0"), 3)
+    assert np.count_nonzero(np.diff(lrs) > 0) < {0.1: 10, 0.25: 4}.get(parameters.get("t_0", 0.143), 3)
     assert lrs[-1] < lrs[-2]
 
 

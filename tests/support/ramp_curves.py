@@ -1,8 +1,12 @@
 """Synthetic, seeded curves of LR range tests."""
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LRS = np.geomspace(1e-5, 10, 300)
 BEST = 0.05
@@ -44,7 +48,7 @@ def trained(lrs: np.ndarray, seed: int = 0, noise: float = 0.03) -> Curve:
 
 def noise_curve(kind: str, seed: int, n: int = 300) -> Curve:
     rng = np.random.default_rng(seed)
-    draws = {
+    draws: dict[str, Callable[[int], np.ndarray]] = {
         "normal": rng.standard_normal,
         "lognormal": lambda n: rng.lognormal(0, 1, n),
         "chi2": lambda n: rng.chisquare(1, n),
