@@ -24,11 +24,11 @@ import numpy as np
 from overhead import TINY
 from tune_lr.config.load import load_config
 from tune_lr.config.model import Config
-from tune_lr.records.trial import Report, TrialSpec
+from tune_lr.records.trial import Report, TrialFacts, TrialSpec
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.study import Study
 
-FACTS = {"batch_size": 128, "steps_per_epoch": 31, "optimizer": "SGD", "cycles_momentum": True, "metrics": ["val_loss"]}
+FACTS = TrialFacts(128, 31, "SGD", cycles_momentum=True, metrics=("val_loss",))
 OFFSETS = {"cosine": 0.0, "onecycle": 0.01, "step": 0.02, "exponential": 0.04, "cyclic": 0.02, "constant": 0.05}
 WINDOW = 100  # trials over which a cost is averaged
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -85,7 +86,7 @@ def test_what_was_searched_of_the_optimizer_is_part_of_the_answer(tmp_path: Path
 def with_facts(**facts: Any) -> Train:
     def trained(spec: TrialSpec, config: Config) -> Iterator[Report]:
         for report in train(spec, config):
-            yield Report(**{**vars(report), "facts": {**FACTS, **facts} if report.facts else {}})
+            yield Report(**{**vars(report), "facts": replace(FACTS, **facts) if report.facts else None})
 
     return trained
 
@@ -125,7 +126,7 @@ def test_the_code_gives_the_lr_and_momentum_of_every_step(tmp_path: Path, name: 
     )  # fmt: skip
     study.directory.write_yaml(study.directory.best_yaml, answer_of(study).to_dict())
     best = study.directory.read_yaml(study.directory.best_yaml)
-    schedule = make_lr_schedule(name, best["parameters"], STEPS, steps_per_epoch=FACTS["steps_per_epoch"])
+    schedule = make_lr_schedule(name, best["parameters"], STEPS, steps_per_epoch=FACTS.steps_per_epoch)
     built, scheduler = run(best["code"])
     assert type(built).__name__ == class_name
     for key, value in arguments.items():
@@ -196,7 +197,7 @@ def test_the_test_figures_are_means_over_the_winners_seeds(tmp_path: Path) -> No
 
 def test_without_test_data_there_are_no_test_figures(tmp_path: Path) -> None:
     def untested(spec: TrialSpec, config: Config) -> Iterator[Report]:
-        return ends_at_once(facts={}) if spec.phase == "test" else train(spec, config)
+        return ends_at_once(facts=None) if spec.phase == "test" else train(spec, config)
 
     study = finished(tmp_path / "s", untested)
     assert study.test_result is not None

@@ -399,7 +399,7 @@ def test_a_study_whose_trials_all_failed_ends_without_an_answer(tmp_path: Path) 
 
 def test_a_first_trial_that_fails_before_any_worker_answered_is_a_failed_trial(tmp_path: Path) -> None:
     study = open_study(tmp_path / "s", config_of(parameters=FIXED_LR))
-    execute(study, train=failing(0, how=lambda: ends_at_once(failure="died 3 times", facts={}, step=0)))
+    execute(study, train=failing(0, how=lambda: ends_at_once(failure="died 3 times", facts=None, step=0)))
     assert study.rows()[0].state == "failed"
 
 

@@ -3,24 +3,25 @@
 import hashlib
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from tune_lr.config.load import parse_config
 from tune_lr.config.model import Config
-from tune_lr.records.trial import Report, TrialSpec
+from tune_lr.records.trial import Report, TrialFacts, TrialSpec
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.study import Study
 
-FACTS = {
-    "batch_size": 128,
-    "steps_per_epoch": 31,
-    "optimizer": "SGD",
-    "cycles_momentum": True,
-    "metrics": ["val_loss", "val_accuracy"],
-    "device": "cpu",
-}
+FACTS = TrialFacts(
+    batch_size=128,
+    steps_per_epoch=31,
+    optimizer="SGD",
+    cycles_momentum=True,
+    metrics=("val_loss", "val_accuracy"),
+    device="cpu",
+)
 CLASSES = {"adamw": "AdamW", "sgd": "SGD"}
 BEST_LR = 0.3  # with SGD and batches of 128; see `scale`
 DIVERGES_AT = 2.0  # the LR that a ramp does not survive
@@ -107,9 +108,9 @@ def scale(spec: TrialSpec) -> float:
     return (spec.batch_size or 128) / 128 * (0.01 if spec.optimizer.get("name") == "adamw" else 1.0)
 
 
-def facts(spec: TrialSpec) -> dict[str, Any]:
+def facts(spec: TrialSpec) -> TrialFacts:
     size, name = spec.batch_size or 128, spec.optimizer.get("name", "sgd")
-    return {**FACTS, "batch_size": size, "steps_per_epoch": 31 * 128 // size, "optimizer": CLASSES[name]}
+    return replace(FACTS, batch_size=size, steps_per_epoch=31 * 128 // size, optimizer=CLASSES[name])
 
 
 def ramp(spec: TrialSpec, loss_of: Callable[[float, int], float]) -> Iterator[Report]:

@@ -66,7 +66,7 @@ class Recorder:
     @property
     def device(self) -> str:
         """Where the trials were trained, as their workers say: "cuda" or "cpu"."""
-        return next(str(report.facts["device"]) for _, report in self.reports if report.facts)
+        return next(str(report.facts.device) for _, report in self.reports if report.facts)
 
     @property
     def workers(self) -> set[str]:

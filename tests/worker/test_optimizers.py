@@ -289,7 +289,7 @@ def test_the_code_in_best_yaml_builds_the_optimizer_that_was_used(name: str, tmp
             confirm={"top": 0, "seeds": 1},
         ),
     )  # fmt: skip
-    facts = {**FACTS, "optimizer": type(used).__name__, "cycles_momentum": cycles_momentum(used)}
+    facts = replace(FACTS, optimizer=type(used).__name__, cycles_momentum=cycles_momentum(used))
     execute(study, train=lambda spec, config: (replace(report, facts=facts) for report in train(spec, config)))
     best = answer_of(study).to_dict()
     names: dict[str, Any] = {"model": nn.Linear(2, 1)}

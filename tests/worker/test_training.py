@@ -47,7 +47,7 @@ from tune_lr.lr.divergence import DivergenceDetector
 from tune_lr.lr.ramp import Ramp
 from tune_lr.lr.schedule import make_lr_schedule
 from tune_lr.lr.schedules import SCHEDULES
-from tune_lr.records.trial import Report
+from tune_lr.records.trial import Report, TrialFacts
 from tune_lr.worker.checks import check_task
 from tune_lr.worker.training import MODEL_FILE, STEPS_PER_READ, Training
 from tune_lr.workloads import Batch, Workload
@@ -278,7 +278,8 @@ def test_momentum_is_not_switched_on_in_plain_sgd() -> None:
     )
     reports = train(workload, make_task(optimizer={"name": "sgd"}), make_trial(lr=LR, lr_schedule="onecycle"))
     assert losses(reports) == pytest.approx(expected, rel=0, abs=1e-6)
-    assert reports[0].facts["cycles_momentum"] is False
+    assert reports[0].facts is not None
+    assert not reports[0].facts.cycles_momentum
 
 
 def test_lr_ratios_between_parameter_groups_are_kept_at_every_step() -> None:
@@ -537,7 +538,8 @@ def test_gamma_per_epoch_counts_the_epochs_of_the_workload() -> None:
         regression(), trial=make_trial(lr_schedule="exponential", parameters={"gamma_per_epoch": 0.5}, max_steps=13)
     )
     assert lrs(reports)[12] == pytest.approx(LR / 4)  # 200 items: 6 batches of 32 an epoch
-    assert reports[0].facts["steps_per_epoch"] == 6
+    assert reports[0].facts is not None
+    assert reports[0].facts.steps_per_epoch == 6
 
 
 @pytest.mark.parametrize(
@@ -555,14 +557,14 @@ def test_reports_come_every_so_many_steps_and_at_the_end(max_steps: int, report_
 
 def test_facts_say_what_only_a_worker_knows() -> None:
     (report,) = train(regression(), make_task(batch_size=50), make_trial(max_steps=4))
-    assert report.facts == {
-        "batch_size": 50,
-        "steps_per_epoch": 4,
-        "optimizer": "SGD",
-        "cycles_momentum": True,
-        "metrics": ["val_loss", "val_error"],
-        "device": "cpu",
-    }
+    assert report.facts == TrialFacts(
+        batch_size=50,
+        steps_per_epoch=4,
+        optimizer="SGD",
+        cycles_momentum=True,
+        metrics=("val_loss", "val_error"),
+        device="cpu",
+    )
     assert report.seconds > 0
 
 

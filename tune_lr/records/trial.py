@@ -46,6 +46,7 @@ class TrialSpec:
     batch_size: int | None = None  # that is searched; None: the task's. `max_steps` are of this size
 
     def qualified_parameters(self) -> dict[str, Any]:
+        """Return what is searched but the LR and its schedule, by names as in trials.csv: step.gamma, batch_size."""
         if self.ramp and self.label:
             return {"ramp.low": self.ramp.low, "ramp.mode": self.ramp.mode}
         schedule = {f"{self.lr_schedule}.{name}": value for name, value in self.parameters.items()}
@@ -55,12 +56,42 @@ class TrialSpec:
         return schedule | optimizer | ({BATCH_SIZE: self.batch_size} if self.batch_size else {})
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the trial as params.json and the journal hold it."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "TrialSpec":
+        """Return the inverse of `to_dict`. Raises KeyError or TypeError where `data` says something else."""
         ramp = data["ramp"]
         return cls(**{**data, "ramp": Ramp(**ramp) if ramp else None, "checkpoints": tuple(data["checkpoints"])})
+
+
+@dataclass(frozen=True)
+class TrialFacts:
+    """What only the workers of a trial know."""
+
+    batch_size: int  # over all workers
+    steps_per_epoch: int
+    optimizer: str  # the name of its class
+    cycles_momentum: bool  # whether an LR schedule may cycle its momentum
+    metrics: tuple[str, ...]  # as in files: "val_loss", "val_accuracy"
+    device: str = ""  # "cpu" or "cuda"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the facts as the journal holds them."""
+        return {**asdict(self), "metrics": list(self.metrics)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "TrialFacts":
+        """Return the inverse of `to_dict`. Raises KeyError or TypeError where `data` says something else."""
+        return cls(
+            batch_size=data["batch_size"],
+            steps_per_epoch=data["steps_per_epoch"],
+            optimizer=data["optimizer"],
+            cycles_momentum=data["cycles_momentum"],
+            metrics=tuple(data["metrics"]),
+            device=data.get("device", ""),
+        )
 
 
 @dataclass(frozen=True)
@@ -81,7 +112,7 @@ class Report:
     seconds: float = 0.0  # of training and validation
     worker: str = ""  # "host:pid,pid", the processes that did it
     slot: str = ""  # stays the same while a slot's workers are replaced
-    facts: Mapping[str, Any] = field(default_factory=dict)  # what only workers know: see Training.facts
+    facts: TrialFacts | None = None  # None where no worker has answered
     test_values: tuple[Mapping[str, float], ...] = ()  # one a checkpoint
     checkpoint: bool = False  # one is due at this step
     notices: tuple[str, ...] = ()  # for the user: what happened to the trial meanwhile

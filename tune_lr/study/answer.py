@@ -21,7 +21,7 @@ def answer_of(study: Study) -> Answer:
         finalists=verdict.finalists,
         differences=verdict.differences,
         optimizer=_optimizer(study, winner),
-        batch_size=study.facts_of(winner.trial)["batch_size"],
+        batch_size=study.facts_of(winner.trial).batch_size,
         max_steps=_max_steps(study, winner),
         metric=study.config.metric.name,
         goal=study.config.metric.goal,
@@ -42,12 +42,12 @@ def code(study: Study, finalist: Finalist) -> str:
         finalist.lr_schedule,
         split_parameters(finalist.parameters)[0],
         _max_steps(study, finalist),
-        steps_per_epoch=facts["steps_per_epoch"],
+        steps_per_epoch=facts.steps_per_epoch,
     )
-    lines = schedule.code(finalist.lr, cycle_momentum=facts["cycles_momentum"]).rstrip()
+    lines = schedule.code(finalist.lr, cycle_momentum=facts.cycles_momentum).rstrip()
     arguments = {"lr": finalist.lr, **arguments}
     settings = ", ".join(f"{name}={tuple(v) if isinstance(v, list) else v!r}" for name, v in arguments.items())
-    name, imports = f"torch.optim.{facts['optimizer']}", "import torch\n"
+    name, imports = f"torch.optim.{facts.optimizer}", "import torch\n"
     if colossal:
         name, imports = colossal, f"{imports}from colossalai.nn.optimizer import {colossal}\n"
     return (

@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from tune_lr.config.model import Config
 from tune_lr.errors import ResourceError, one_line
-from tune_lr.records.trial import TrialSpec
+from tune_lr.records.trial import TrialFacts, TrialSpec
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.pruner import make_pruner
 from tune_lr.study.sampler import LRSampler, Place
@@ -47,7 +47,8 @@ class Journal:
     """The journal of one study, opened or begun. Whoever opens it holds the lock of the study.
 
     `place` is what the project's own sampler asks about each configuration; see `sampler.Place`. Raises ResourceError
-    where the file is no journal, or is missing although there are trials. `facts` is what the workers said first.
+    where the file is no journal, or is missing although there are trials. `facts` is what
+    the workers that answered first know.
     """
 
     def __init__(self, directory: StudyDir, config: Config, place: Place) -> None:
@@ -62,7 +63,8 @@ class Journal:
         if "widened" in optuna.get_all_study_names(self._storage):
             self.open("widened")
         with self.damage_reported():
-            self.facts: dict[str, Any] = dict(self._ledgers["search"].user_attrs.get("facts", {}))
+            facts = self._ledgers["search"].user_attrs.get("facts")
+            self.facts = TrialFacts.from_dict(facts) if facts else None
 
     def open(self, name: str) -> None:
         """Open a ledger, or begin it."""
@@ -103,10 +105,10 @@ class Journal:
         trials = [frozen for name in self._ledgers for frozen in self.trials(name)]
         return {number_of(frozen.user_attrs) for frozen in trials if "spec" in frozen.user_attrs}
 
-    def keep_facts(self, facts: Mapping[str, Any]) -> None:
-        """Write down what the workers know of all trials, among it the names of the metrics."""
-        self.facts = dict(facts)
-        self._ledgers["search"].set_user_attr("facts", self.facts)
+    def keep_facts(self, facts: TrialFacts) -> None:
+        """Write down what the workers of a trial know; the names of the metrics are the same for all trials."""
+        self.facts = facts
+        self._ledgers["search"].set_user_attr("facts", facts.to_dict())
 
     def end(self, name: str, trial: Trial | int, outcome: TrialOutcome) -> None:
         """Tell a ledger how one of its trials ended; `trial` may be the trial's number in that ledger."""

@@ -4,13 +4,12 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from optuna.trial import Trial
 
 from tune_lr.config.model import Config
 from tune_lr.records.steps import steps_covered
-from tune_lr.records.trial import Report, TrialSpec
+from tune_lr.records.trial import Report, TrialFacts, TrialSpec
 from tune_lr.study.trial_book import TrialOutcome
 
 # The value that Optuna is told of a trial that diverged: finite, and worse than any figure that a metric takes.
@@ -27,7 +26,7 @@ class OpenTrial:
     started: float | None = None  # Unix time at which the training began; None while its workers start
     seconds: float = 0.0  # of training and validation
     metrics: Mapping[str, float] = field(default_factory=dict)  # of the last validation
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: TrialFacts | None = None  # None where no worker has answered
     lowest_loss: float = math.inf  # the lowest training loss
     reported: int = 0  # the last step whose figure Optuna knows, in steps with the study's batch size
     decided: int = 0  # the last step at which the pruner was asked, counted likewise
@@ -78,7 +77,7 @@ class OpenTrial:
             slot=slot,
             clock=round(clock, 3),
             reason=reason,
-            facts=dict(self.facts),
+            facts=self.facts,
         )
 
 

@@ -51,7 +51,8 @@ class Search:
         suggestion, uncertainty = suggested_lr(self._range_test.bounds.get(combination))
         centre = suggestion or middle(config.parameters.lr, self._bounds(combination))
         max_steps = config.steps_of(config.max_steps, drawn.batch_size)
-        curve = lr_curve(drawn, max_steps, self._journal.facts.get("steps_per_epoch"))
+        facts = self._journal.facts
+        curve = lr_curve(drawn, max_steps, facts.steps_per_epoch if facts else None)
         decades = math.log10(drawn.lr / expected_lr(curve, centre))
         return Placement(drawn.lr_schedule, decades, uncertainty, curve)
 

@@ -14,7 +14,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from optuna.trial import Trial
 
@@ -27,7 +26,7 @@ from tune_lr.records.observer import Observer
 from tune_lr.records.outcome import Widening
 from tune_lr.records.phases import PHASES
 from tune_lr.records.row import TrialRow
-from tune_lr.records.trial import Report, TrialSpec
+from tune_lr.records.trial import Report, TrialFacts, TrialSpec
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.confirmation import Confirmation, WinnerOnTestData
 from tune_lr.study.curves import Curves
@@ -208,12 +207,14 @@ class Study:
             self.over = True
             return False
         trial = self._open[number]
-        if report.facts and self.facts.get("metrics") != report.facts["metrics"]:
-            self.journal.keep_facts(report.facts)
+        known = self.journal.facts
+        if report.facts and (known is None or known.metrics != report.facts.metrics):
+            known = report.facts
+            self.journal.keep_facts(known)
         for text in report.notices:
             self._observer.notice(f"trial {number}: {text}")
         trial.add(report)
-        self._curves.append(trial.spec, report, self.facts.get("metrics", ()))
+        self._curves.append(trial.spec, report, known.metrics if known else ())
         self._observer.trial_reported(trial.spec, report)
         return self._goes_on(trial, report)
 
@@ -278,11 +279,6 @@ class Study:
     # --- what there is --------------------------------------------------------------------------------------
 
     @property
-    def facts(self) -> Mapping[str, Any]:
-        """What the workers that answered first know of all trials: see Training.facts."""
-        return self.journal.facts
-
-    @property
     def all_bounds(self) -> Mapping[Combination, LRBounds]:
         """The bounds of every combination of batch size and optimizer; empty where they are not known (yet)."""
         return self._range_test.bounds
@@ -339,6 +335,8 @@ class Study:
             return max(asked + 1, round(asked / max(0.01, self._budget.share_of_search())))
         return asked + to_come
 
-    def facts_of(self, number: int) -> Mapping[str, Any]:
-        """Return what the workers of a trial that has ended knew of it: see Training.facts."""
-        return self.trials.outcome(number).facts or self.facts  # older studies have the facts once
+    def facts_of(self, number: int) -> TrialFacts:
+        """Return what the workers of a trial that was trained to its end knew of it."""
+        facts = self.trials.outcome(number).facts or self.journal.facts  # older studies have the facts once
+        assert facts is not None
+        return facts

@@ -9,7 +9,7 @@ from tune_lr.config.model import Config
 from tune_lr.records.phases import PHASES
 from tune_lr.records.row import RAMP, TrialRow
 from tune_lr.records.steps import steps_weight
-from tune_lr.records.trial import TrialSpec
+from tune_lr.records.trial import TrialFacts, TrialSpec
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class TrialOutcome:
     slot: int
     clock: float  # seconds that all drivers of the study had run when the trial ended
     reason: str
-    facts: Mapping[str, Any]  # what only its workers knew; empty where they did not answer
+    facts: TrialFacts | None  # None where no worker has answered
 
     def to_dict(self) -> dict[str, Any]:
         """Return the outcome as the journal holds it."""
-        return asdict(self)
+        return {**asdict(self), "facts": self.facts.to_dict() if self.facts else {}}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "TrialOutcome":
@@ -47,7 +47,7 @@ class TrialOutcome:
             slot=data["slot"],
             clock=data.get("clock", 0.0),
             reason=data["reason"],
-            facts=data.get("facts", {}),
+            facts=TrialFacts.from_dict(data["facts"]) if data.get("facts") else None,
         )
 
 

@@ -24,7 +24,7 @@ from tune_lr.lr.schedule import make_lr_schedule
 from tune_lr.lr.schedules import SCHEDULES
 from tune_lr.records.parameters import whole_optimizer
 from tune_lr.records.steps import equal_steps, steps_covered
-from tune_lr.records.trial import Report, TrialSpec
+from tune_lr.records.trial import Report, TrialFacts, TrialSpec
 from tune_lr.worker.checkpoint import random_state, restore_optimizer, set_random_state
 from tune_lr.worker.checks import be_deterministic, global_batch_size, layout_of
 from tune_lr.worker.colossal import Boosted
@@ -65,14 +65,14 @@ class Training:
         cycles = cycles_momentum(optimizer)
         self._plateau = _plateau(trial)
         self._lr, self._momentum = _lr_of_step(trial, self.steps_per_epoch, cycles, self._plateau)
-        self.facts = {
-            "batch_size": batch_size,
-            "steps_per_epoch": self.steps_per_epoch,
-            "optimizer": type(optimizer).__name__,
-            "cycles_momentum": cycles,
-            "metrics": [f"val_{name}" for name in ("loss", *workload.metrics)],
-            "device": device.type,
-        }
+        self.facts = TrialFacts(
+            batch_size=batch_size,
+            steps_per_epoch=self.steps_per_epoch,
+            optimizer=type(optimizer).__name__,
+            cycles_momentum=cycles,
+            metrics=tuple(f"val_{name}" for name in ("loss", *workload.metrics)),
+            device=device.type,
+        )
         self._detector: DivergenceDetector | _Explosion = (
             DivergenceDetector() if trial.phase == "range_test" else _Explosion()
         )
