@@ -20,6 +20,7 @@ import yaml
 from studies import Recorder, ray_node, toy
 from tune_lr import run as search
 from tune_lr.config.load import parse_config
+from tune_lr.session import create
 from tune_lr.store.study_dir import StudyDir
 
 HEAD, OTHER = "10.203.0.1", "10.203.0.2"
@@ -91,7 +92,7 @@ def drive(folder: Path) -> None:
     code, recorder = folder / "code", Recorder()
     directory = StudyDir(folder / "study")
     config = parse_config(yaml.safe_load((code / "space.yaml").read_text()))
-    search.create(config, directory, [str(code)])
+    create(config, directory, [str(code)])
     outcome = search.run(directory, address=f"{HEAD}:6379", observers=[recorder])
     for workers in recorder.workers:
         print(f"workers by host: {workers}")

@@ -11,10 +11,10 @@ import toy
 import tune_lr
 from conftest import Finished
 from studies import TOY
-from tune_lr.api import final_training, training_name
 from tune_lr.config.load import load_config, parse_config
 from tune_lr.errors import InputError, NoAnswerError, ResourceError
-from tune_lr.run import create
+from tune_lr.final_training import final_training, training_name
+from tune_lr.session import create
 from tune_lr.store.study_dir import StudyDir
 
 
@@ -75,7 +75,7 @@ def test_a_finished_study_as_frames(finished: Finished) -> None:
 def test_what_a_final_training_trains(finished: Finished) -> None:
     study = tune_lr.read_study(finished.directory.root)
     assert study.best is not None
-    config = final_training(finished.directory, None, ["max_steps=620", "report_every=62"])
+    config = final_training(finished.directory, None, ["max_steps=620", "report_every=62"]).config
     (winner,) = config.fixed
     assert (winner.lr_schedule, winner.lr) == (study.best["lr_schedule"], study.best["lr"])
     assert winner.parameters == study.best["parameters"]
@@ -84,7 +84,7 @@ def test_what_a_final_training_trains(finished: Finished) -> None:
     before = finished.directory.read_study()["config"]
     assert config.to_dict()["optimizer"] == before["optimizer"]
     other = next(row for row in study.rows if row.phase == "search" and row.number != study.best["trial"])
-    (chosen,) = final_training(finished.directory, other.number).fixed
+    (chosen,) = final_training(finished.directory, other.number).config.fixed
     assert (chosen.lr_schedule, chosen.lr) == (other.lr_schedule, other.lr)
     assert {f"{chosen.lr_schedule}.{name}": value for name, value in chosen.parameters.items()} == other.parameters
     assert training_name(finished.directory) == "study-train"

@@ -390,7 +390,7 @@ def test_a_study_without_its_fields_ends_with_4(command: str, capsys: pytest.Cap
 
 def test_a_search_cannot_be_shortened_by_resume(capsys: pytest.CaptureFixture[str]) -> None:
     from tune_lr.config.load import load_config
-    from tune_lr.run import create
+    from tune_lr.session import create
 
     create(load_config("space.yaml"), StudyDir("studies/first"), [])
     code, error = refusal(capsys, "resume", "studies/first", "--num-trials", "3")

@@ -32,6 +32,7 @@ from tune_lr.config.load import parse_config
 from tune_lr.config.training import Scaling
 from tune_lr.errors import InputError, ResourceError
 from tune_lr.records.trial import Report, TrialSpec
+from tune_lr.session import create
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.status import read_status
 
@@ -195,7 +196,7 @@ def test_a_group_spans_two_nodes_and_slots_follow_nodes_that_join_and_leave(
         fit = capsys.readouterr().out
         assert main([*check, "--set", "scaling.workers_per_trial=4"]) == 4
         misfit = capsys.readouterr()
-        search.create(parse_config(space), directory, [str(code)])
+        create(parse_config(space), directory, [str(code)])
         outcome = search.run(directory, address=nodes.address, observers=[recorder], on_cluster=on_cluster)
     finally:
         nodes.shutdown()

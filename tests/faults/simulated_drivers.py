@@ -23,10 +23,10 @@ from optuna.storages.journal import JournalFileBackend
 import simulated
 from faults.campaign import Held, Skipped
 from tune_lr import run as search
-from tune_lr.config.load import parse_config
 from tune_lr.config.model import Config
 from tune_lr.errors import TuneLRError
 from tune_lr.records.trial import Report, TrialSpec
+from tune_lr.session import create
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.study import Study
 
@@ -59,8 +59,8 @@ def _drive(directory: StudyDir, reports: int | None, finish: bool) -> int:
             yield report
 
     with directory.lock():
-        record = directory.read_resumable()
-        study = Study(parse_config(record["config"]), directory, phases=record["phases"])
+        record = directory.read_record()
+        study = Study(record.config, directory, phases=record.phases)
         simulated.execute(study, slots=SLOTS, train=train, reports=reports)
         if study.error is not None:
             raise study.error
@@ -129,7 +129,7 @@ def ledger(root: Path) -> dict[int, Entry]:
 
 
 def begin(root: Path, **changes: Any) -> None:
-    search.create(simulated.config_of(**changes), StudyDir(root), [])
+    create(simulated.config_of(**changes), StudyDir(root), [])
 
 
 def check_whole(root: Path, curves: bool = True) -> dict[int, Entry]:

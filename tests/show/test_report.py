@@ -21,7 +21,7 @@ from tune_lr.config.load import parse_config
 from tune_lr.lr.schedules import SCHEDULES as LR_SCHEDULES
 from tune_lr.records.looks import SCHEDULES, schedule_color, schedule_style, told_apart
 from tune_lr.records.row import TrialRow
-from tune_lr.run import create
+from tune_lr.session import create
 from tune_lr.show.charts.model import Axis, thin
 from tune_lr.show.charts.png import log_ticks
 from tune_lr.show.report import write_report

@@ -16,9 +16,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tune_lr.config.load import parse_config
 from tune_lr.errors import InputError, ResourceError
 from tune_lr.records.row import TrialRow
-from tune_lr.store.study_dir import FORMAT_VERSION, StudyDir, check_study_name
+from tune_lr.store.record import FORMAT_VERSION
+from tune_lr.store.study_dir import StudyDir, check_study_name
 
 FULL_ROW = TrialRow(
     number=12,
@@ -370,18 +372,19 @@ def test_a_study_yaml_that_cannot_be_read_is_one_line_for_the_user(study: StudyD
 
 def test_a_study_yaml_that_was_cut_is_refused_or_says_what_it_did(tmp_path: Path) -> None:
     study = StudyDir(tmp_path / "s")
-    config = {"seed": 7, "scaling": {"workers_per_trial": 2, "timeout_s": 600}}
+    fixed = [{"lr_schedule": "constant", "lr": 0.1}]
+    config = {"workload": "m:f", "max_steps": 8, "report_every": 4, "num_trials": 0, "fixed": fixed}
     study.create({"name": "s", "id": "0a1b", "python_path": ["/x"], "phases": ["search"], "config": config,
                   "packages": {"ray": "2.60.0"}, "hardware": {"host": "here", "cpus": 2}})  # fmt: skip
     whole, refused = study.study_yaml.read_text(), 0
     for length in range(len(whole)):
         study.study_yaml.write_text(whole[:length])
         with suppress(ResourceError):
-            assert study.read_resumable()["config"] == config
+            assert study.read_record().config == parse_config(config)
             continue
         refused += 1
         with pytest.raises(ResourceError, match=rf"^{re.escape(str(study.study_yaml))}"):
-            study.read_resumable()
+            study.read_record()
     assert refused > len(whole) / 2
 
 

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from simulated import FACTS, FIXED_LR, Train, config_of, descend, ends_at_once, execute, open_study, train
-from tune_lr.api import final_training
 from tune_lr.config.model import Config
 from tune_lr.errors import NoAnswerError
+from tune_lr.final_training import final_training
 from tune_lr.lr.schedule import make_lr_schedule
 from tune_lr.lr.schedules import SCHEDULES
 from tune_lr.records.trial import Report, TrialSpec
-from tune_lr.run import create
+from tune_lr.session import create
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.answer import answer_of
 from tune_lr.study.study import Study
@@ -78,7 +78,8 @@ def test_what_was_searched_of_the_optimizer_is_part_of_the_answer(tmp_path: Path
 
     directory.write_yaml(directory.best_yaml, best)
     directory.write_rows(study.rows())
-    for final in (final_training(directory, None), final_training(directory, best["trial"])):
+    for training in (final_training(directory, None), final_training(directory, best["trial"])):
+        final = training.config
         assert final.optimizer.args == {"nesterov": True, **won}
         assert not [name for name in final.fixed[0].parameters if name.startswith("optimizer")]
 

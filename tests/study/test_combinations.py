@@ -18,19 +18,20 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from simulated import FIXED_LR, SMALL, Log, config_of, execute, open_study, ramp, train
-from tune_lr.api import final_training, read_bounds
 from tune_lr.config.load import parse_config
 from tune_lr.config.model import Config
 from tune_lr.config.parameters import Combination
 from tune_lr.config.plan import plan
 from tune_lr.config.task import make_task
 from tune_lr.errors import InputError, NoAnswerError
+from tune_lr.final_training import final_training
 from tune_lr.lr.bounds import find_lr_bounds
 from tune_lr.records.phases import PHASES
 from tune_lr.records.row import TrialRow
 from tune_lr.records.steps import equal_steps, steps_covered
 from tune_lr.records.trial import Report, TrialSpec
-from tune_lr.run import create, finish
+from tune_lr.run import finish
+from tune_lr.session import create
 from tune_lr.show.terminal import show_outcome, show_plan
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.answer import answer_of
@@ -189,7 +190,7 @@ def test_each_combination_has_ramps_and_bounds_of_its_own(tmp_path: Path) -> Non
     combinations = found.pop("combinations")
     assert study.bounds is not None
     assert found == study.bounds.to_dict()
-    assert read_bounds(study.directory) == study.bounds
+    assert study.directory.read_bounds() == study.bounds
     for entry, combination in zip(combinations, [own, *others], strict=True):
         assert (entry["batch_size"], entry["optimizer"]) == combination
         assert entry["ramps"] == [row.number for row in ramps if combination_of(row) == combination]
@@ -312,7 +313,7 @@ def test_the_answer_has_its_batch_size_its_steps_and_its_whole_optimizer(tmp_pat
     assert best["steps"]["full_trainings"] == round(samples / (8 * 128), 1)
     directory.write_yaml(directory.best_yaml, best)
     for trial in (None, best["trial"], best["confirm_trials"][0]):
-        final = final_training(directory, trial)
+        final = final_training(directory, trial).config
         assert (final.batch_size, final.max_steps, final.report_every) == (256, 4, 1)
         assert (final.optimizer.name, final.optimizer.args) == ("adamw", {"weight_decay": decay})
         assert final.combinations == [Combination()]
@@ -322,7 +323,7 @@ def test_the_answer_has_its_batch_size_its_steps_and_its_whole_optimizer(tmp_pat
             "gamma",
         }
     other = next(row for row in of_phase(study, "search") if row.parameters["optimizer.name"] == "sgd")
-    args = final_training(directory, other.number).optimizer.args
+    args = final_training(directory, other.number).config.optimizer.args
     assert args == {"nesterov": True, "momentum": other.parameters["optimizer.sgd.momentum"]}
 
 

@@ -18,6 +18,7 @@ from tune_lr.cli.main import main
 from tune_lr.config.load import parse_config
 from tune_lr.errors import ResourceError
 from tune_lr.records.status import PhaseStatus
+from tune_lr.session import create
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.status import read_status, stop
 from tune_lr.study.study import Study
@@ -27,7 +28,7 @@ from tune_lr.study.study import Study
 def directory(tmp_path: Path) -> StudyDir:
     """A study that was made and not begun: 2 ramps, 5 trials, 2 x 2 confirmations."""
     directory = StudyDir(tmp_path / "study")
-    search.create(parse_config(SMALL), directory, [str(SUPPORT)])
+    create(parse_config(SMALL), directory, [str(SUPPORT)])
     return directory
 
 
@@ -153,16 +154,16 @@ DRIVER = """\
 import sys, threading
 from pathlib import Path
 from simulated import SMALL
-from tune_lr import run as search
 from tune_lr.config.load import parse_config
 from tune_lr.errors import Interrupted
+from tune_lr.interrupts import interruptible, stoppable
 from tune_lr.study.study import Study
 from tune_lr.store.study_dir import StudyDir
 directory = StudyDir(sys.argv[1])
 with directory.lock():
     study = Study(parse_config(SMALL), directory)
     try:
-        with search._interruptible(study, directory), search._stoppable(directory):
+        with interruptible(directory, study.interrupt), stoppable(directory):
             print("running", flush=True)
             while not study.stopped:
                 threading.Event().wait(0.1)

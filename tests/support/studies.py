@@ -19,6 +19,7 @@ from tune_lr.config.load import parse_config
 from tune_lr.records.outcome import Outcome
 from tune_lr.records.row import TrialRow
 from tune_lr.records.trial import Report, TrialSpec
+from tune_lr.session import create
 from tune_lr.store.study_dir import StudyDir
 
 TOY: dict[str, Any] = {
@@ -82,7 +83,7 @@ def run_study(
 ) -> Outcome:
     """Makes a study in `root` and runs it in this process."""
     config, directory = parse_config(space), StudyDir(root)
-    search.create(config, directory, [str(SUPPORT)])
+    create(config, directory, [str(SUPPORT)])
     return search.run(directory, address=address, observers=[recorder] if recorder else [])
 
 

@@ -6,9 +6,8 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from tune_lr.errors import InputError, NoAnswerError, ResourceError, TuneLRError
 
@@ -17,6 +16,8 @@ if TYPE_CHECKING:
 
     from tune_lr.config.model import Config
     from tune_lr.lr.bounds import LRBounds
+    from tune_lr.records.outcome import Outcome
+    from tune_lr.session import Session
     from tune_lr.store.study_dir import StudyDir
 
 DEFAULT_SPACE = "lenet5_mnist"
@@ -172,55 +173,47 @@ def _cluster_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _study_name(options: argparse.Namespace) -> str:
-    return options.name or f"{Path(options.space).stem}-{datetime.now():%Y%m%d-%H%M%S}"
-
-
 # --- subcommands --------------------------------------------------------------------------------------------
 
 
 def _search(options: argparse.Namespace) -> int:
-    from tune_lr.api import python_path
-    from tune_lr.config.spaces import find_space
-    from tune_lr.store.study_dir import StudyDir, check_study_name
+    from tune_lr.session import new_directory
 
-    source, config = find_space(options.space), _config(options)
-    directory = StudyDir(Path(options.out) / check_study_name(_study_name(options)))
-    return _run_new(config, python_path(source), directory, options)
+    return _search_in(new_directory(options.out, options.name, options.space), options)
 
 
-def _run_new(config: "Config", python_path: Sequence[str], directory: "StudyDir", options: argparse.Namespace) -> int:
-    from tune_lr import api
+def _search_in(directory: "StudyDir", options: argparse.Namespace) -> int:
+    from tune_lr.config.load import read_space
+    from tune_lr.session import run_new
 
-    outcome = api.run_new(
-        config,
-        python_path,
-        directory,
-        phases=options.phases,
-        address=options.address,
-        wandb=options.wandb,
-        strict=options.strict,
-        console=_console(),
-    )
+    space = read_space(options.space, _overrides(options))
+    return _exit_code(run_new(space, directory, _session(options), options.phases))
+
+
+def _session(options: argparse.Namespace) -> "Session":
+    from tune_lr.session import open_session
+
+    return open_session(options.address, options.wandb, strict=getattr(options, "strict", False), console=_console())
+
+
+def _exit_code(outcome: "Outcome") -> int:
     return SOME_FAILED if outcome.failed else 0
 
 
 def _range_test(options: argparse.Namespace) -> int:
     if options.curves:
         return _read_curves(options)
-    options.name = _study_name(options)
+    from tune_lr.session import new_directory
+
+    directory = new_directory(options.out, options.name, options.space)
     code, abstained = 0, None
     try:
         with redirect_stdout(sys.stderr) if options.json else nullcontext():
-            code = _search(options)
+            code = _search_in(directory, options)
     except NoAnswerError as error:  # --strict: what was read is on disk all the same
         abstained = error
-    from tune_lr.api import read_bounds
-    from tune_lr.store.study_dir import StudyDir
-
-    directory = StudyDir(Path(options.out) / options.name)
     if directory.bounds_json.exists():
-        found, bounds = directory.read_json(directory.bounds_json), read_bounds(directory)
+        found, bounds = directory.read_json(directory.bounds_json), directory.read_bounds()
         if options.json:
             print(json.dumps(found, indent=2, allow_nan=False))
         elif bounds.status == "ok" and "combinations" not in found:  # which no single line could say
@@ -258,40 +251,24 @@ def _line_to_paste(bounds: "LRBounds") -> str:
 
 
 def _resume(options: argparse.Namespace) -> int:
-    from tune_lr.config.load import parse_config
+    from tune_lr.session import resume
     from tune_lr.store.study_dir import StudyDir
 
-    directory = StudyDir(options.study)
-    record = directory.read_resumable()
-    if options.num_trials is not None:
-        had = record["config"]["num_trials"]
-        if options.num_trials < had:
-            raise InputError(f"--num-trials: must be at least the study's own {had} (got {options.num_trials})")
-        record["config"]["num_trials"] = options.num_trials
-    if options.budget is not None:
-        record["config"]["budget"] = options.budget
-    config, phases = parse_config(record["config"], source=str(directory.study_yaml)), record["phases"]
-    from tune_lr import api
-
-    where = {"phases": phases, "address": options.address, "console": _console()}
-    mode = api.announce(config, directory, wandb=options.wandb, **where)
-    with directory.lock():
-        directory.write_yaml(directory.study_yaml, record)
-    outcome = api.run(config, directory, mode, **where)
-    return SOME_FAILED if outcome.failed else 0
+    outcome = resume(StudyDir(options.study), _session(options), num_trials=options.num_trials, budget=options.budget)
+    return _exit_code(outcome)
 
 
 def _train(options: argparse.Namespace) -> int:
-    from tune_lr import api
-    from tune_lr.store.study_dir import StudyDir, check_study_name
+    from tune_lr.final_training import final_training, model_file, training_name
+    from tune_lr.session import new_directory, run_new
+    from tune_lr.store.study_dir import StudyDir
 
     study = StudyDir(options.study)
-    config = api.final_training(study, options.trial, [*options.set, *_flags(options)])
-    out = Path(options.out) if options.out else study.root.parent
-    directory = StudyDir(out / check_study_name(options.name or api.training_name(study)))
-    code = _run_new(config, study.read_resumable()["python_path"], directory, options)
-    print(f"model        {api.model_file(directory)}")
-    return code
+    training = final_training(study, options.trial, _overrides(options))
+    directory = new_directory(options.out or study.root.parent, options.name or training_name(study), study.root)
+    outcome = run_new(training, directory, _session(options), options.phases)
+    print(f"model        {model_file(directory)}")
+    return _exit_code(outcome)
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -339,12 +316,13 @@ def _sync(options: argparse.Namespace) -> int:
     from tune_lr.store.study_dir import StudyDir
     from tune_lr.tracking.sync import sync
 
-    config, directory, record = _recorded(StudyDir(options.study))
+    directory = StudyDir(options.study)
+    record = directory.read_record()
     with directory.lock():
         from tune_lr.study.study import Study  # the journal knows of every trial, also before the study has ended
 
-        rows = Study(config, directory, phases=record["phases"], resume=False).rows()
-        arrived = sync(config, directory, record["id"], rows, on_arrival=lambda name: print(name, flush=True))
+        rows = Study(record.config, directory, phases=record.phases, resume=False).rows()
+        arrived = sync(record.config, directory, record.id, rows, on_arrival=lambda name: print(name, flush=True))
     print(f"{arrived} runs brought to W&B, {len(rows) - arrived} were there")
     return 0
 
@@ -353,17 +331,10 @@ def _dashboard(options: argparse.Namespace) -> int:
     from tune_lr.store.study_dir import StudyDir
     from tune_lr.tracking.dashboard import save_dashboard
 
-    config, directory, record = _recorded(StudyDir(options.study))
-    print(save_dashboard(config, directory, record["id"]))
+    directory = StudyDir(options.study)
+    record = directory.read_record()
+    print(save_dashboard(record.config, directory, record.id))
     return 0
-
-
-def _recorded(directory: "StudyDir") -> "tuple[Config, StudyDir, dict[str, Any]]":
-    """A study's configuration and the rest of its study.yaml."""
-    from tune_lr.config.load import parse_config
-
-    record = directory.read_resumable()
-    return parse_config(record["config"], source=str(directory.study_yaml)), directory, record
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -435,7 +406,12 @@ def _config(options: argparse.Namespace) -> "Config":
     """The YAML with everything from the command line laid over it."""
     from tune_lr.config.load import load_config
 
-    return load_config(options.space, [*options.set, *_flags(options)])
+    return load_config(options.space, _overrides(options))
+
+
+def _overrides(options: argparse.Namespace) -> list[str]:
+    """What `--set` and the other options lay over the YAML."""
+    return [*options.set, *_flags(options)]
 
 
 def _flags(options: argparse.Namespace) -> list[str]:

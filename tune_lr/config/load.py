@@ -1,12 +1,14 @@
 """Loading of a search space: from a YAML file or from plain data to a checked `Config`.
 
-There are three stages: is it plain data, is every field right by itself (pydantic), do the fields fit each other. Every
-error is one line: `FILE:LINE FIELD: what is wrong (got X); what is allowed`.
+`config.spaces` finds it as it was written. Here it is checked in three stages: is it plain data, is every field right
+by itself (pydantic), do the fields fit each other. Every error is one line:
+`FILE:LINE FIELD: what is wrong (got X); what is allowed`.
 """
 
+import json
 import math
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,44 +16,62 @@ from pydantic import ValidationError
 
 from tune_lr.config.consistency import contradictions
 from tune_lr.config.defaults import with_defaults
-from tune_lr.config.messages import FieldPath, Issue, Places, escaped, first_error, shown
+from tune_lr.config.messages import FieldPath, Issue, first_error, shown
 from tune_lr.config.model import Config
 from tune_lr.config.pydantic_errors import issue_of
-from tune_lr.config.spaces import find_space
-from tune_lr.config.yaml_file import MAX_DEPTH, lay_over, read_fields
+from tune_lr.config.spaces import WrittenSpace, written_mapping, written_space
+from tune_lr.config.yaml_file import MAX_DEPTH
+
+
+@dataclass(frozen=True)
+class Space:
+    """A search space that was read and checked."""
+
+    config: Config
+    python_path: tuple[str, ...]  # where its Python files lie
+
+
+def read_space(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Space:
+    """Return the search space in a YAML file, the one of that name, or the one that a mapping is.
+
+    `KEY.PATH=VALUE` is laid over it; the VALUE is YAML on one line. In a mapping the workload may be a function. Raises
+    InputError, one line with the place and the field.
+    """
+    return _checked(written_space(source, overrides))
 
 
 def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Return the search space in a YAML file, or the one of that name (`find_space`), with the overrides laid over it.
-
-    An override is `KEY.PATH=VALUE`; its VALUE is YAML on one line. Raises InputError, one line with the place and the
-    field.
-    """
-    return _checked(*read_fields(find_space(source), overrides))
+    """Return the configuration in a YAML file, or in the search space of that name. Raises as `read_space` does."""
+    return read_space(source, overrides).config
 
 
 def parse_config(mapping: Mapping[str, Any], source: str = "<python>", overrides: Sequence[str] = ()) -> Config:
-    """Return the search space in plain data, as `load_config` does; `source` stands for the file in messages."""
-    data = deepcopy(dict(mapping))
-    places: Places = {(): (0, escaped(source))}
-    lay_over(data, places, overrides)
-    return _checked(data, places)
+    """Return the configuration in plain data, with `KEY.PATH=VALUE` laid over it.
+
+    `source` stands for the file in messages. Raises InputError.
+    """
+    return _checked(written_mapping(mapping, source, overrides)).config
 
 
-def _checked(data: Mapping[str, Any], places: Places) -> Config:
+def overrides_of(settings: Mapping[str, Any] | None) -> list[str]:
+    """Return settings such as {"optimizer.momentum": 0.8} as overrides, `KEY.PATH=VALUE`."""
+    return [f"{key}={json.dumps(value)}" for key, value in (settings or {}).items()]
+
+
+def _checked(written: WrittenSpace) -> Space:
     issues: list[Issue] = []
-    plain = _plain_data(data, (), issues)
+    plain = _plain_data(written.data, (), issues)
     if issues:
-        raise first_error(issues, places)
+        raise first_error(issues, written.places)
     try:
         config = Config.model_validate(plain)
     except ValidationError as error:
-        raise first_error(map(issue_of, error.errors(include_url=False)), places) from None
+        raise first_error(map(issue_of, error.errors(include_url=False)), written.places) from None
     config = with_defaults(config)
     issues = contradictions(config)
     if issues:
-        raise first_error(issues, places)
-    return config
+        raise first_error(issues, written.places)
+    return Space(config, written.python_path)
 
 
 def _plain_data(value: Any, path: FieldPath, issues: list[Issue]) -> Any:

@@ -1,11 +1,46 @@
-"""Search spaces by name, and the folders where they are looked for."""
+"""Search spaces as they are written, before they are checked: in a YAML file, by name, or as a mapping in Python."""
 
 import os
 import re
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from tune_lr.config.messages import escaped, shortened
+from tune_lr.config.messages import Places, escaped, shortened
+from tune_lr.config.yaml_file import lay_over, read_fields
 from tune_lr.errors import InputError, suggestion
+
+
+@dataclass(frozen=True)
+class WrittenSpace:
+    """The fields of a search space with the overrides laid over them."""
+
+    data: Any
+    places: Places  # where each field was written
+    python_path: tuple[str, ...]  # where its Python files lie
+
+
+def written_space(source: str | Path | Mapping[str, Any], overrides: Sequence[str]) -> WrittenSpace:
+    """Return the fields in a YAML file, in the one of that name (`find_space`), or in a mapping.
+
+    Python files lie beside the YAML file and in the current directory. Raises InputError.
+    """
+    if isinstance(source, Mapping):
+        return written_mapping(_importable(source), "<python>", overrides)
+    path = find_space(source)
+    data, places = read_fields(path, overrides)
+    folders = (str(path.resolve().parent), str(Path.cwd()))
+    return WrittenSpace(data, places, tuple(dict.fromkeys(folders)))
+
+
+def written_mapping(mapping: Mapping[str, Any], source: str, overrides: Sequence[str]) -> WrittenSpace:
+    """Return the fields in a mapping; `source` stands for the file in messages. Raises InputError."""
+    data = deepcopy(dict(mapping))
+    places: Places = {(): (0, escaped(source))}
+    lay_over(data, places, overrides)
+    return WrittenSpace(data, places, (str(Path.cwd()),))
 
 
 def find_space(source: str | Path) -> Path:
@@ -34,3 +69,13 @@ def find_space(source: str | Path) -> Path:
     hint = suggestion(text.removesuffix(".yaml"), names)
     allowed = f"give a YAML file, or one of: {', '.join(names) or 'none here'}"
     raise InputError(f"{shortened(text)}: no such file or search space{hint}; {allowed}")
+
+
+def _importable(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The mapping with its workload named, where that is the function itself."""
+    workload = mapping.get("workload")
+    if not callable(workload):
+        return mapping
+    if workload.__module__ == "__main__" or "<" in workload.__qualname__:
+        raise InputError("workload: workers can only import a function at the top of a module, and not of __main__")
+    return {**mapping, "workload": f"{workload.__module__}:{workload.__qualname__}"}

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from tune_lr.errors import InputError, ResourceError, one_line
+from tune_lr.lr.bounds import LRBounds
 from tune_lr.records.answer import Answer
 from tune_lr.records.row import TrialRow
 from tune_lr.records.trial import TrialSpec
@@ -38,18 +39,8 @@ from tune_lr.store.checkpoints import MANIFEST as MANIFEST
 from tune_lr.store.checkpoints import Checkpoint as Checkpoint
 from tune_lr.store.curves import CURVE_COLUMNS as CURVE_COLUMNS
 from tune_lr.store.curves import RANGE_CURVE_COLUMNS as RANGE_CURVE_COLUMNS
+from tune_lr.store.record import FIELDS, FORMAT_VERSION, StudyRecord
 
-FORMAT_VERSION = 1
-# What study.yaml holds, in its order: where the last is there, the configuration is whole.
-RECORD = {
-    "name": str,
-    "id": str,
-    "python_path": list,
-    "phases": list,
-    "config": dict,
-    "packages": dict,
-    "hardware": dict,
-}
 # What a file system may refuse at any time, as far as a user can mend it.
 STORAGE_ERRORS = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT, errno.ESTALE
@@ -148,15 +139,22 @@ class StudyDir:
             )
         return study
 
-    def read_resumable(self) -> dict[str, Any]:
-        """Return study.yaml with everything in it that a study needs to go on. Raises ResourceError."""
+    def write_record(self, record: StudyRecord) -> None:
+        """Write study.yaml anew."""
+        files.write_yaml(self.study_yaml, {"format_version": FORMAT_VERSION, **record.to_dict()})
+
+    def read_record(self) -> StudyRecord:
+        """Return study.yaml with everything in it that a study needs to go on.
+
+        Raises ResourceError where something is missing, InputError where the configuration is wrong.
+        """
         study = self.read_study()
-        for key, kind in RECORD.items():
+        for key, kind in FIELDS.items():
             if not isinstance(study.get(key), kind):
                 raise ResourceError(
                     f"{self.study_yaml}: {key} is missing or no {kind.__name__}; is the file cut short?"
                 )
-        return study
+        return StudyRecord.from_dict(study, source=str(self.study_yaml))
 
     def is_study(self, study_id: str) -> bool:
         """Return whether the study of that id lies here, as this machine sees it."""
@@ -253,6 +251,15 @@ class StudyDir:
             what = f"{type(error).__name__}: {one_line(error)}"
             mend = f"`tune-lr report {self.root}` writes it again"
             raise ResourceError(f"{self.best_yaml}: is not what tune-lr writes ({what}); {mend}") from None
+
+    def read_bounds(self) -> LRBounds:
+        """Return the bounds in bounds.json; of several combinations of batch size and optimizer, the study's own.
+
+        Raises ResourceError where the file cannot be read.
+        """
+        bounds = self.read_json(self.bounds_json)
+        bounds.pop("combinations", None)
+        return LRBounds.from_dict(bounds)
 
     def read_json(self, path: Path) -> dict[str, Any]:
         """Return the mapping in a JSON file of the study. Raises ResourceError where it cannot be read."""

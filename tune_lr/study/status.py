@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from tune_lr.config.load import parse_config
 from tune_lr.config.model import Config
 from tune_lr.config.plan import Plan, plan
 from tune_lr.errors import NoAnswerError, ResourceError
@@ -38,11 +37,11 @@ class _Standing:
 
 def read_status(directory: StudyDir) -> Status:
     """Return how a study stands. Nothing in its directory is touched. Raises ResourceError where it is no study."""
-    record = directory.read_resumable()
-    config = parse_config(record["config"], source=str(directory.study_yaml))
+    record = directory.read_record()
+    config = record.config
     driver = directory.driver()  # first: what ends in the meantime is then still called running
-    standing = _read_journal(directory, config, record["phases"])
-    planned = plan(config, record["phases"])
+    standing = _read_journal(directory, config, record.phases)
+    planned = plan(config, record.phases)
     trials, rows = standing.trials, standing.trials.rows()
     phases = _count_trials(standing, planned)
     phase = next((name for name in phases if phases[name].unfinished), "finish")
@@ -67,7 +66,7 @@ def read_status(directory: StudyDir) -> Status:
         bounds=directory.read_json(directory.bounds_json) if directory.bounds_json.exists() else None,
         steps=sum(row.steps for row in rows) + sum(trial.step for trial in running),
         steps_to_come=steps_to_come,
-        elapsed_s=round(max(0.0, end - datetime.fromisoformat(record["created"]).timestamp()), 1),
+        elapsed_s=round(max(0.0, end - datetime.fromisoformat(record.created).timestamp()), 1),
         trained_s=round(sum(row.duration_s for row in rows), 1),
         left_s=None if left_s is None else round(left_s, 1),
     )

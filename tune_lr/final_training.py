@@ -1,0 +1,87 @@
+"""The training after the search: a study's winner, or one of its trials, once more and at any length."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tune_lr.config.load import Space, parse_config
+from tune_lr.errors import InputError, NoAnswerError
+from tune_lr.records.parameters import BATCH_SIZE, split_parameters, whole_optimizer
+from tune_lr.store.study_dir import StudyDir
+
+STEM_LENGTH = 54  # of a study's name, with room for "-train-999" within the 64 characters that a name may have
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """What a trial has trained."""
+
+    trial: int
+    lr_schedule: str
+    lr: float
+    parameters: Mapping[str, Any]  # of the LR schedule, unqualified
+    optimizer: Mapping[str, Any]  # what was searched of it
+    batch_size: int | None  # where it was searched
+
+
+def final_training(study: StudyDir, trial: int | None, overrides: Sequence[str] = ()) -> Space:
+    """Return a search space with one fixed configuration, that of the study's winner or of a trial; its model is kept.
+
+    `overrides` are laid over the study's configuration. Raises InputError, NoAnswerError and ResourceError.
+    """
+    record = study.read_record()
+    base = record.config
+    chosen = _winner(study) if trial is None else _trial(study, trial)
+    data = base.to_dict()
+    data |= {
+        "optimizer": whole_optimizer(data["optimizer"], chosen.optimizer),
+        "batch_size": chosen.batch_size or base.batch_size,
+        "max_steps": base.steps_of(base.max_steps, chosen.batch_size),
+        "report_every": base.steps_of(base.report_every, chosen.batch_size),
+        "num_trials": 0,
+        "budget": None,
+        "pruner": {"name": "none"},
+        "confirm": {"top": 0},
+        "fixed": [
+            {
+                "label": f"{study.name} #{chosen.trial}",
+                "keep_model": True,
+                "lr_schedule": chosen.lr_schedule,
+                "lr": chosen.lr,
+                **chosen.parameters,
+            }
+        ],
+    }
+    del data["parameters"]
+    config = parse_config(data, source=str(study.study_yaml), overrides=overrides)
+    return Space(config, record.python_path)
+
+
+def training_name(study: StudyDir) -> str:
+    """Return the study's name and "-train", and a number where that is taken."""
+    stem = f"{study.name[:STEM_LENGTH]}-train"
+    names = [stem, *(f"{stem}-{number}" for number in range(2, 1000))]
+    return next(name for name in names if not (study.root.parent / name).exists())
+
+
+def model_file(training: StudyDir) -> Path:
+    """Return the path of the model that a final training has kept."""
+    return training.model(0)
+
+
+def _winner(study: StudyDir) -> _Chosen:
+    answer = study.read_answer()
+    if answer is None:
+        raise NoAnswerError(f"{study.root}: has no winner (yet); wait for its end, or name a trial with --trial")
+    winner = answer.winner
+    parameters, optimizer = split_parameters(winner.parameters)
+    batch_size = winner.parameters.get(BATCH_SIZE)
+    return _Chosen(winner.trial, winner.lr_schedule, winner.lr, parameters, optimizer, batch_size)
+
+
+def _trial(study: StudyDir, number: int) -> _Chosen:
+    spec = study.read_trial(number) if study.params_json(number).exists() else None
+    if spec is None or spec.ramp is not None:
+        raise InputError(f"--trial: is no trial of the search or the confirmation of {study.name} (got {number})")
+    return _Chosen(number, spec.lr_schedule, spec.lr, spec.parameters, spec.optimizer, spec.batch_size)
