@@ -68,7 +68,7 @@ def test_a_finished_study_as_frames(finished: Finished) -> None:
     for row in trained:
         assert row.state == "diverged" or math.isclose(last[row.number], row.metrics["val_loss"])
     assert set(study.trials.columns) >= {"number", "phase", "state", "lr_schedule", "lr", "val_loss", "val_accuracy"}
-    with pytest.raises(InputError, match="no trial with a curve of that number .got 99."):
+    with pytest.raises(InputError, match=r"no trial with a curve of that number \(got 99\)"):
         study.curve(99)
 
 
@@ -89,14 +89,14 @@ def test_what_a_final_training_trains(finished: Finished) -> None:
     assert {f"{chosen.lr_schedule}.{name}": value for name, value in chosen.parameters.items()} == other.parameters
     assert training_name(finished.directory) == "study-train"
     for number in (0, 99):  # a ramp, and none
-        with pytest.raises(InputError, match=f"--trial: is no trial of the search .* .got {number}."):
+        with pytest.raises(InputError, match=rf"--trial: is no trial of the search .* \(got {number}\)"):
             final_training(finished.directory, number)
 
 
 def test_what_cannot_be_is_said_at_once(tmp_path: Path) -> None:
-    with pytest.raises(ResourceError, match="is .* a study directory"):
+    with pytest.raises(ResourceError, match=r"is .* a study directory"):
         tune_lr.read_study(tmp_path)
-    with pytest.raises(InputError, match="space.num_trials: must be at least 0|num_trials"):
+    with pytest.raises(InputError, match=r"<python> num_trials: must be at least 0 \(got -1\)"):
         tune_lr.search({**TOY, "num_trials": -1}, out=tmp_path)
     with pytest.raises(InputError, match="--set num_trials=0"):
         tune_lr.search(TOY, out=tmp_path, settings={"num_trials": 0})
@@ -116,8 +116,3 @@ def test_the_mapping_given_is_not_changed(tmp_path: Path) -> None:
     with pytest.raises(InputError):
         tune_lr.search(TOY, out=tmp_path, settings={"range_test.steps": 1})
     assert json.dumps(TOY) == before
-
-
-def test_the_public_names_are_there() -> None:
-    for name in tune_lr.__all__:
-        assert callable(getattr(tune_lr, name))
