@@ -47,7 +47,7 @@ bench: .venv/installed
 
 # What the LR schedules reach at every LR, on small workloads: benchmarks/landscapes/*.csv and *.npz.
 landscapes: .venv/installed
-	nice -n 19 $(BIN)/python benchmarks/landscapes/generate.py
+	PYTHONPATH=benchmarks nice -n 19 $(BIN)/python -m landscapes.generate
 
 # The same for long trainings: benchmarks/longrun/*.npz.
 longrun: .venv/installed

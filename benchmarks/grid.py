@@ -12,15 +12,21 @@ import csv
 import os
 import time
 from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any, cast
 
 from tune_lr.cluster import cluster
 from tune_lr.config.load import load_config
-from tune_lr.config.task import make_task
+from tune_lr.config.task import Task, make_task
 from tune_lr.lr.schedule import make_lr_schedule
+from tune_lr.records.parameters import split_parameters
 from tune_lr.records.trial import Report, TrialSpec
 from tune_lr.store.study_dir import StudyDir
+
+if TYPE_CHECKING:
+    from tune_lr.study.study import Study
 
 LRS = [round(10 ** (-2.25 + i / 6), 5) for i in range(13)]  # 0.0056 to 0.56, six a decade
 NEAR = 0.20
@@ -29,12 +35,22 @@ WINNER_SEEDS = range(9001, 9006)
 FIELDS = ["lr_schedule", "lr", "seed", "val_loss", "val_accuracy"]
 
 
+Cell = tuple[str, float, Mapping[str, Any], int]  # LR schedule, LR, parameters, seed
+OnEnd = Callable[[TrialSpec, Report], None]
+
+
 class Batch:
     """A fixed list of trials, as tune_lr.cluster.cluster.run takes it: what a Study is to the slots."""
 
-    def __init__(self, specs: list[TrialSpec], on_end) -> None:
-        self._todo, self._open, self._on_end = list(specs), {}, on_end
+    def __init__(self, specs: Sequence[TrialSpec], on_end: OnEnd) -> None:
+        self._todo = list(specs)
+        self._open: dict[int, TrialSpec] = {}
+        self._on_end = on_end
         self.stopped = False
+
+    def run(self, task: Task, slots: int) -> None:
+        """Train them; the cluster asks nothing of a study that a batch has not."""
+        cluster.run(cast("Study", self), task, slots)
 
     @property
     def over(self) -> bool:
@@ -57,11 +73,11 @@ class Batch:
         self._todo.insert(0, self._open.pop(number))
 
 
-def train(task, slots: int, wanted: list[tuple[str, float, dict, int]], max_steps: int, keep) -> None:
-    """Trains (schedule, lr, parameters, seed), longest waits first; `keep(spec, report)` gets each end."""
+def train(task: Task, slots: int, wanted: Sequence[Cell], max_steps: int, keep: OnEnd) -> None:
+    """Train cells, those that have waited longest first; `keep` gets the end of each."""
     specs = [TrialSpec(i, "grid", seed, max_steps, lr, name, p) for i, (name, lr, p, seed) in enumerate(wanted)]
     if specs:
-        cluster.run(Batch(specs, keep), task, slots)
+        Batch(specs, keep).run(task, slots)
 
 
 def main() -> None:
@@ -74,7 +90,7 @@ def main() -> None:
     path = Path(options.cells)
     cells: dict[tuple[str, float], dict[int, float]] = defaultdict(dict)
     if path.exists():
-        with open(path, newline="") as file:
+        with path.open(newline="") as file:
             for row in csv.DictReader(file):
                 cells[row["lr_schedule"], float(row["lr"])][int(row["seed"])] = float(row["val_loss"])
     else:
@@ -83,7 +99,7 @@ def main() -> None:
     def keep(spec: TrialSpec, report: Report) -> None:
         loss = float("inf") if report.diverged or report.failure else report.metrics["val_loss"]
         cells[spec.lr_schedule, spec.lr][spec.seed] = loss
-        with open(path, "a", newline="") as file:
+        with path.open("a", newline="") as file:
             accuracy = report.metrics.get("val_accuracy", "")
             csv.writer(file, lineterminator="\n").writerow([spec.lr_schedule, spec.lr, spec.seed, loss, accuracy])
 
@@ -93,21 +109,21 @@ def main() -> None:
         names = list(config.parameters.lr_schedule)
         for name in names:
             make_lr_schedule(name, {}, config.max_steps)
-        missing = [(name, lr, {}, 0) for name in names for lr in LRS if 0 not in cells[name, lr]]
+        missing: list[Cell] = [(name, lr, {}, 0) for name in names for lr in LRS if 0 not in cells[name, lr]]
         train(task, slots, missing, config.max_steps, keep)
         best = min(values[0] for values in cells.values())
         near = [cell for cell, values in cells.items() if values[0] <= (1 + NEAR) * best]
         missing = [(*cell, {}, seed) for seed in range(SEEDS) for cell in near if seed not in cells[cell]]
         train(task, slots, missing, config.max_steps, keep)
-        winner: dict[str, object] = {}
-        if options.study:
-            directory = StudyDir(options.study)
-            winner = directory.read_yaml(directory.best_yaml)
+        answer = StudyDir(options.study).read_answer() if options.study else None
+        if answer is not None:
+            winner = answer.winner
+            parameters = split_parameters(winner.parameters)[0]
             losses: list[float] = []
             best_losses: list[float] = []
             top = min(near, key=lambda cell: fmean(cells[cell].values()))
-            wanted = [(winner["lr_schedule"], winner["lr"], winner["parameters"], seed) for seed in WINNER_SEEDS]
-            train(task, slots, wanted, config.max_steps, lambda spec, report: losses.append(report.metrics["val_loss"]))
+            wanted: list[Cell] = [(winner.lr_schedule, winner.lr, parameters, seed) for seed in WINNER_SEEDS]
+            train(task, slots, wanted, config.max_steps, lambda _, report: losses.append(report.metrics["val_loss"]))
             wanted = [(*top, {}, seed) for seed in WINNER_SEEDS]
             train(
                 task, slots, wanted, config.max_steps, lambda _, report: best_losses.append(report.metrics["val_loss"])
@@ -118,12 +134,12 @@ def main() -> None:
     for name, lr in ranked[:6]:
         values = list(cells[name, lr].values())
         print(f"  {name:<12} lr {lr:<8g} mean {fmean(values):.4f} sd {stdev(values):.4f} over {len(values)} seeds")
-    if winner:
+    if answer is not None:
         reference, mean = fmean(cells[ranked[0]].values()), fmean(losses)
-        print(f"winner: {winner['lr_schedule']} lr {winner['lr']:.4g}, mean {mean:.4f} over {len(losses)} fresh seeds")
+        print(f"winner: {winner.lr_schedule} lr {winner.lr:.4g}, mean {mean:.4f} over {len(losses)} fresh seeds")
         print(f"winner / best cell: {mean / reference:.3f} (to reach: at most 1.05)")
-        there = fmean(best_losses)
-        print(f"on the same fresh seeds: {mean / there:.3f}, the best cell has {there:.4f} there")
+        best_mean = fmean(best_losses)
+        print(f"on the same fresh seeds: {mean / best_mean:.3f}, where the best cell has {best_mean:.4f}")
 
 
 if __name__ == "__main__":

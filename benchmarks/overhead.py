@@ -22,7 +22,10 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 EPOCHS, STEPS_PER_EPOCH, BATCH = 5, 31, 128
 STEPS = EPOCHS * STEPS_PER_EPOCH
@@ -53,7 +56,7 @@ def slots(trials: int = 40, workers: int = 1) -> dict[str, float]:
     with cluster.connected(None):
         count = cluster.count_slots(task, None)
         asked = time.monotonic()
-        cluster.run(Timed(specs, lambda spec, report: None), task, count)
+        Timed(specs, lambda *_: None).run(task, count)
         ended = time.monotonic()
     return {
         "end_to_end_s": time.monotonic() - began,
@@ -173,13 +176,14 @@ def run_trainer(trials: int) -> float:
     # One CPU for the trial's own process, one for each of its two workers.
     ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)
     with tempfile.TemporaryDirectory() as scratch:
+        report: Any = TuneReportCallback()  # its type is that of Tune's callbacks; Train takes it all the same
 
         def trainable(config: dict[str, Any]) -> None:
             TorchTrainer(
                 train_loop,
                 train_loop_config=config,
                 scaling_config=ScalingConfig(num_workers=2),
-                run_config=RunConfig(storage_path=scratch, callbacks=[TuneReportCallback()]),
+                run_config=RunConfig(storage_path=scratch, callbacks=[report]),
             ).fit()
 
         results = tune.Tuner(
@@ -188,7 +192,8 @@ def run_trainer(trials: int) -> float:
             tune_config=tune.TuneConfig(max_concurrent_trials=1),
             run_config=tune.RunConfig(storage_path=scratch, verbose=0),
         ).fit()
-        assert not results.errors and len(results) == trials, results.errors
+        assert not results.errors, results.errors
+        assert len(results) == trials
     ray.shutdown()
     return time.monotonic() - began
 
@@ -203,7 +208,8 @@ def memory() -> None:
         began = time.monotonic()
         code = main(["search", f"{scratch}/space.yaml", "--out", scratch, "--name", "study", "--wandb", "offline"])
         assert code == 0
-        points = sum(1 for path in Path(scratch).glob("study/trials/*/curve.csv") for _ in open(path)) - 200
+        curves = Path(scratch).glob("study/trials/*/curve.csv")
+        points = sum(len(path.read_text().splitlines()) - 1 for path in curves)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"\nmemory: {points:,} points, driver's peak {peak:.0f} MB, {time.monotonic() - began:.0f} s")
 
@@ -250,7 +256,12 @@ def main() -> None:
         return print(json.dumps(run_trainer(options.steps)))
     rounds = []
     for number in range(options.rounds):
-        order = [("slots", slots), ("loops", loops), ("ours", lambda: slots(6, 2)), ("trainer", trainer)]
+        order: list[tuple[str, Callable[[], dict[str, float]]]] = [
+            ("slots", slots),
+            ("loops", loops),
+            ("ours", lambda: slots(6, 2)),
+            ("trainer", trainer),
+        ]
         results = {}
         for name, part in order if number % 2 == 0 else order[::-1]:
             results[name] = part()

@@ -37,7 +37,7 @@ def _average(losses: Array, keep: float, correction: Array) -> Array:
 
 def _fastai(rule: Rule) -> Rule:
     def read(lrs: Array, losses: Array) -> float | None:
-        smoothed = _average(losses, 0.98, 1 - 0.98 ** np.arange(1, len(losses) + 1))
+        smoothed = _average(losses, 0.98, 1 - 0.98 ** np.arange(1, len(losses) + 1, dtype=np.float64))
         end = max(0, _until(smoothed, 4, 0) - 5)
         lrs, smoothed = lrs[len(losses) // 10 : end], smoothed[len(losses) // 10 : end]
         bad = np.flatnonzero(np.isnan(smoothed))
@@ -89,7 +89,7 @@ def steep(lrs: Array, losses: Array) -> float | None:
 def lightning(lrs: Array, losses: Array) -> float | None:
     """Where the smoothed loss falls most steeply over the LR itself, without the first ten steps and the last."""
     # Its correction is that of one step more than there were.
-    smoothed = _average(losses, 0.98, 1 - 0.98 ** np.arange(2, len(losses) + 2))
+    smoothed = _average(losses, 0.98, 1 - 0.98 ** np.arange(2, len(losses) + 2, dtype=np.float64))
     end = max(0, _until(smoothed, 4, 1) - 1)
     lrs, smoothed = lrs[10:end], smoothed[10:end]
     finite = np.isfinite(smoothed)

@@ -47,7 +47,6 @@ from optuna.samplers import BaseSampler, GPSampler, TPESampler
 
 import curve_quality
 from landscapes.landscape import (
-    FOLDER,
     IN_VIEW,
     OURS,
     POINTS,
@@ -95,7 +94,7 @@ def draw(landscape: Landscape, choose: Callable[[str, Sequence[Any]], Any]) -> s
     return cell_name(name, {key: float(choose(f"{name}.{key}", values)) for key, values in shape.items()})
 
 
-def random_search(landscape: Landscape, ramps: dict[str, Array], repetition: int) -> Iterator[Trial]:
+def random_search(landscape: Landscape, _ramps: dict[str, Array], repetition: int) -> Iterator[Trial]:
     rng = np.random.default_rng(repetition)
     while True:
         name = draw(landscape, lambda _, values: rng.choice(values))
@@ -103,14 +102,14 @@ def random_search(landscape: Landscape, ramps: dict[str, Array], repetition: int
         yield landscape.max_steps, (name, lr, landscape.loss(name, lr))
 
 
-def grid_search(landscape: Landscape, ramps: dict[str, Array], repetition: int) -> Iterator[Trial]:
+def grid_search(landscape: Landscape, _ramps: dict[str, Array], repetition: int) -> Iterator[Trial]:
     """Thirteen LRs, two a decade, in any order."""
     cells = [(name, float(lr)) for name in landscape.schedules() for lr in np.geomspace(LOW, HIGH, 13)]
     for i in np.random.default_rng(repetition).permutation(len(cells)):
         yield landscape.max_steps, (*cells[i], landscape.loss(*cells[i]))
 
 
-def tpe_and_asha(landscape: Landscape, ramps: dict[str, Array], repetition: int) -> Iterator[Trial]:
+def tpe_and_asha(landscape: Landscape, _ramps: dict[str, Array], repetition: int) -> Iterator[Trial]:
     """Optuna's default TPE over the wide range, pruned by Ray's ASHA (grace period 1, reduction factor 4); each trial's
     last loss is told as complete, as Ray's OptunaSearch does."""
     study = optuna.create_study(sampler=TPESampler(seed=repetition))
@@ -175,7 +174,7 @@ def gp(seed: int) -> BaseSampler:
 
 
 def parameters_of(landscape: Landscape, lr: dict[str, object]) -> dict[str, object]:
-    shapes = SHAPES if landscape.has_shapes else dict.fromkeys(SCHEDULES, {})
+    shapes = {name: SHAPES[name] if landscape.has_shapes else {} for name in SCHEDULES}
     choices = {name: {key: {"values": list(values)} for key, values in shape.items()} for name, shape in shapes.items()}
     return {"lr": lr, "lr_schedule": {"choices": choices}}
 
@@ -517,9 +516,9 @@ Studies = list[tuple[float, float]]  # the regret of the winner, and the trainin
 def live_studies(job: tuple[str, str, int]) -> tuple[Studies, Studies]:
     """Of one kind on one workload, in a process of its own: trained, and replayed."""
     title, workload, repetitions = job
-    sys.path.append(str(FOLDER))
     import torch
-    from generate import WORKLOADS, train_cell
+
+    from landscapes.generate import WORKLOADS, train_cell
 
     torch.set_num_threads(1)
     landscape, ramps = load(workload, shapes=True), load_ramps(workload)
@@ -563,7 +562,7 @@ def plot(found: dict[str, list[list[Trace]]], path: Path) -> None:
         axes.plot(trainings, middle, label=f"{title}{beyond}", linewidth=2.5 if title == "tune-lr" else 1.2)
     axes.set(xscale="log", xlabel="full trainings spent, ramps included", ylabel="above the best, %", ylim=(0, 60))
     axes.set_xlim(1, HORIZON)
-    axes.set_xticks([1, 2, 4, 8, 12, 24], [1, 2, 4, 8, 12, 24])
+    axes.set_xticks([1, 2, 4, 8, 12, 24], ["1", "2", "4", "8", "12", "24"])
     axes.minorticks_off()
     axes.grid(alpha=0.3)
     axes.legend()

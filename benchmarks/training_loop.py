@@ -19,7 +19,7 @@ import json
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from statistics import median
@@ -119,17 +119,18 @@ def unread(name: str, device: str) -> Iterator[Seconds]:
     """`ours` with losses that stay on the device."""
     import torch
 
-    loop, tolist = ours(name, device), torch.Tensor.tolist
+    loop = ours(name, device)
+    tolist: Callable[[Any], list[Any]] = torch.Tensor.tolist
 
     def unread_losses(self: torch.Tensor) -> list[float]:
         return [1.0] * len(self) if self.is_floating_point() else tolist(self)  # the places of items are read
 
     while True:
-        torch.Tensor.tolist = unread_losses  # type: ignore[method-assign]
+        torch.Tensor.tolist = unread_losses  # type: ignore[assignment,method-assign]
         try:
             seconds = next(loop, None)
         finally:
-            torch.Tensor.tolist = tolist  # type: ignore[method-assign]
+            torch.Tensor.tolist = tolist  # type: ignore[assignment,method-assign]
         if seconds is None:
             return
         yield seconds
@@ -142,7 +143,7 @@ def parts_on(name: str, device: str) -> int:
 def in_turns(name: str, device: str) -> dict[Any, float]:
     """What a part of each of the three loops takes, its median. They go on by a part in turns: the machine is the same
     to all."""
-    kinds = [bare, ours, unread]
+    kinds: list[Callable[[str, str], Iterator[Seconds]]] = [bare, ours, unread]
     loops = {kind: kind(name, device) for kind in kinds}
     taken: dict[Any, list[float]] = {kind: [] for kind in kinds}
     for part in range(parts_on(name, device)):
@@ -173,7 +174,9 @@ def side_by_side(kind: str, name: str) -> float:
     """Steps a second of two processes that start together: of the group, or of the two loops on average."""
     port = str(free_port())
     command = [sys.executable, __file__, "--workload", name, "--port", port, "--part", kind, "--rank"]
-    seconds = [json.loads(output.splitlines()[-1]) for output in together([[*command, str(i)] for i in range(2)])]
+    seconds: list[float] = [
+        json.loads(output.splitlines()[-1]) for output in together([[*command, str(i)] for i in range(2)])
+    ]
     return 1 / max(seconds) if kind == "group" else sum(1 / s for s in seconds) / 2
 
 
@@ -192,7 +195,7 @@ def rank_of(kind: str, name: str, rank: int, port: int) -> None:
     print(json.dumps(sum(wall for _, wall in loop) / (PART * PARTS[name])), flush=True)
 
 
-def alone(name: str, number: int, device: str) -> dict[str, float]:
+def alone(name: str, _number: int, device: str) -> dict[str, float]:
     taken = in_turns(name, device)
     return {"one worker": taken[ours] / taken[bare], "reading": taken[ours] / taken[unread]}
 

@@ -38,7 +38,7 @@ def pools() -> dict[str, Array]:
     """By workload: what each seed adds to each cell's mean, shape (cells, seeds)."""
     cells: dict[str, list[dict[int, float]]] = {"lenet5 (grid)": [], **{name: [] for name in names()}}
     grid: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
-    with open(Path(__file__).parent / "lenet5_grid.csv", newline="") as file:
+    with (Path(__file__).parent / "lenet5_grid.csv").open(newline="") as file:
         for row in csv.DictReader(file):
             grid[row["lr_schedule"], row["lr"]][int(row["seed"])] = float(row["val_loss"])
     cells["lenet5 (grid)"] = list(grid.values())
@@ -64,7 +64,7 @@ def noise(pool: Array, rng: np.random.Generator, finalists: int) -> Array:
     angle = rng.uniform(0, 2 * np.pi, MAX_SEEDS)
     drawn = np.cos(angle) * cells[:, two[:, 0]] + np.sin(angle) * cells[:, two[:, 1]]
     pairs = [np.std(cells[i] - cells[j], ddof=1) for i in range(finalists) for j in range(i)]
-    return drawn / np.mean(pairs)
+    return np.asarray(drawn / np.mean(pairs))
 
 
 def rows_of(values: Array, seeds: Sequence[int]) -> list[TrialRow]:

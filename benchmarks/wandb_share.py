@@ -30,19 +30,19 @@ def cpu_s(task: str) -> float:
 def one(mode: str, num_trials: int, settings: list[str]) -> dict[str, float]:
     """One search in this process."""
     from tune_lr.cli.main import main
-    from tune_lr.tracking import tracking
+    from tune_lr.tracking.process import WandbProcess
 
     threads, process = 0.0, 0.0
-    close = tracking.WandbProcess.close
+    close = WandbProcess.close
 
-    def read_and_close(tracker: tracking.WandbProcess) -> None:
+    def read_and_close(self: WandbProcess) -> None:
         nonlocal threads, process
         ours = [thread for thread in threading.enumerate() if thread.name.startswith("wandb-")]
         threads = sum(cpu_s(f"self/task/{thread.native_id}") for thread in ours)
-        process = cpu_s(str(tracker._process.pid))
-        close(tracker)
+        process = cpu_s(str(self._process.pid))
+        close(self)
 
-    tracking.WandbProcess.close = read_and_close  # type: ignore[method-assign]
+    WandbProcess.close = read_and_close  # type: ignore[method-assign]
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
         arguments = ["search", "--wandb", mode, "--out", scratch, "--name", "study", "--num-trials", str(num_trials)]

@@ -52,8 +52,8 @@ def main() -> None:
     parser.add_argument("--shifts", type=float, nargs="+", default=SHIFTS, help="decades")
     parser.add_argument("--only", nargs="+", choices=names(), default=names(), help="these workloads")
     options = parser.parse_args()
-    study.RangeTest = Shifted
-    study.Widener = Counting
+    study.RangeTest = Shifted  # type: ignore[attr-defined]  # what Study makes its range test of
+    study.Widener = Counting  # type: ignore[attr-defined]
     edge = widening.EDGE
     print("| bounds off by, decades | regret | 90th | trainings | with widening: regret | 90th | trainings | widened |")
     print("|---|---|---|---|---|---|---|---|")

@@ -1,7 +1,7 @@
 """Makes the ground truth of the benchmarks: what every LR schedule reaches at every LR, on small workloads of many
 kinds.
 
-    .venv/bin/python benchmarks/landscapes/generate.py [--minutes 60] [--processes 2] [--only mlp_adamw ...]
+    PYTHONPATH=benchmarks .venv/bin/python -m landscapes.generate [--minutes 60] [--processes 2] [--only mlp_adamw ...]
 
 Per workload, `NAME.csv` has one line for a training (LR schedule and shape, LR, seed) with the validation loss before
 the first step and at each tenth of the way, and `NAME.npz` the training losses of LR range tests: tune-lr's own default
@@ -27,7 +27,11 @@ from multiprocessing import Pool
 
 import numpy as np
 import torch
-from landscape import (
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import TensorDataset
+
+from landscapes.landscape import (
     FOLDER,
     POINTS,
     RAMP_SEEDS,
@@ -38,11 +42,9 @@ from landscape import (
     curve_fields,
     schedule_and_shape,
 )
-from torch import Tensor, nn
-from torch.nn import functional
-
 from tune_lr.lr.schedule import make_lr_schedule
 from tune_lr.worker.optimizers import cycles_momentum, make_optimizer
+from tune_lr.workloads import Workload
 from tune_lr.workloads.digits import digits
 from tune_lr.workloads.gpt_bytes import gpt_bytes
 from tune_lr.workloads.lenet5 import LeNet5, mnist_5k
@@ -75,16 +77,22 @@ class Work:
 # --- data
 
 
+def _tensors(workload: Workload) -> Data:
+    train, val = workload.train_data, workload.val_data
+    assert isinstance(train, TensorDataset)
+    assert isinstance(val, TensorDataset)
+    (inputs, targets), (val_inputs, val_targets) = train.tensors, val.tensors
+    return inputs, targets, val_inputs, val_targets
+
+
 @cache
 def mnist() -> Data:
-    work = mnist_5k(val=300)
-    return (*work.train_data.tensors, *work.val_data.tensors)
+    return _tensors(mnist_5k(val=300))
 
 
 @cache
 def digits_flat() -> Data:
-    work = digits()
-    return (*work.train_data.tensors, *work.val_data.tensors)
+    return _tensors(digits())
 
 
 @cache
@@ -110,7 +118,8 @@ def text() -> Data:
     """Windows of 32 bytes of Python's own sources, and the same one byte further."""
     work = gpt_bytes(context=33, max_bytes=400_000, val_windows=100)
     train, val = (
-        torch.stack([part[i]["input_ids"] for i in range(len(part))]) for part in (work.train_data, work.val_data)
+        torch.stack([part[i]["input_ids"] for i in range(len(part))])  # type: ignore[arg-type]  # map-style: it has one
+        for part in (work.train_data, work.val_data)
     )
     return train[:, :-1], train[:, 1:], val[:, :-1], val[:, 1:]
 
@@ -187,9 +196,11 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         n, length, width = x.shape
         qkv = self.qkv(self.norm1(x)).view(n, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        seen = functional.scaled_dot_product_attention(*qkv.unbind(), is_causal=True)
+        query, key, value = qkv.unbind()
+        seen = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
         x = x + self.out(seen.transpose(1, 2).reshape(n, length, width))
-        return x + self.mlp(self.norm2(x))
+        grown: Tensor = x + self.mlp(self.norm2(x))
+        return grown
 
 
 class ByteTransformer(nn.Module):
@@ -205,7 +216,8 @@ class ByteTransformer(nn.Module):
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, vocabulary))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.head(self.blocks(self.bytes(tokens) + self.places))
+        logits: Tensor = self.head(self.blocks(self.bytes(tokens) + self.places))
+        return logits
 
 
 class RowReader(nn.Module):
@@ -216,7 +228,8 @@ class RowReader(nn.Module):
         self.gru, self.head = nn.GRU(8, 32, batch_first=True), nn.Linear(32, 10)
 
     def forward(self, rows: Tensor) -> Tensor:
-        return self.head(self.gru(rows)[0][:, -1])
+        logits: Tensor = self.head(self.gru(rows)[0][:, -1])
+        return logits
 
 
 class LSTMReader(nn.Module):
@@ -227,7 +240,8 @@ class LSTMReader(nn.Module):
         self.lstm, self.head = nn.LSTM(8, 24, batch_first=True), nn.Linear(24, 10)
 
     def forward(self, rows: Tensor) -> Tensor:
-        return self.head(self.lstm(rows)[0].mean(1))
+        logits: Tensor = self.head(self.lstm(rows)[0].mean(1))
+        return logits
 
 
 class RowTransformer(nn.Module):
@@ -240,7 +254,8 @@ class RowTransformer(nn.Module):
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 10))
 
     def forward(self, rows: Tensor) -> Tensor:
-        return self.head(self.blocks(self.embed(rows) + self.places).mean(1))
+        logits: Tensor = self.head(self.blocks(self.embed(rows) + self.places).mean(1))
+        return logits
 
 
 class Mixer(nn.Module):
@@ -259,7 +274,8 @@ class Mixer(nn.Module):
         for i, (across, within) in enumerate(zip(self.across, self.within, strict=True)):
             x = x + across(self.norms[2 * i](x).transpose(1, 2)).transpose(1, 2)
             x = x + within(self.norms[2 * i + 1](x))
-        return self.head(x.mean(1))
+        logits: Tensor = self.head(x.mean(1))
+        return logits
 
 
 class VariationalAutoencoder(nn.Module):
@@ -287,7 +303,8 @@ class Factors(nn.Module):
             nn.init.normal_(table.weight, std=0.3)
 
     def forward(self, pairs: Tensor) -> Tensor:
-        return (self.users(pairs[:, 0]) * self.things(pairs[:, 1])).sum(1, keepdim=True)
+        rating: Tensor = (self.users(pairs[:, 0]) * self.things(pairs[:, 1])).sum(1, keepdim=True)
+        return rating
 
 
 class Residual(nn.Module):
@@ -366,7 +383,7 @@ def loss_of_bytes(outputs: Tensor, targets: Tensor) -> Tensor:
 def loss_of_codes(outputs: Tensor, targets: Tensor) -> Tensor:
     """Of the image, and of how far the codes are from a standard normal distribution, a value each."""
     image, mean, log_variance = outputs.split([64, *2 * [(outputs.shape[1] - 64) // 2]], dim=1)
-    divergence = (mean**2 + log_variance.exp() - 1 - log_variance).sum(1).mean() / 2
+    divergence: Tensor = (mean**2 + log_variance.exp() - 1 - log_variance).sum(1).mean() / 2
     return functional.mse_loss(image, targets) + 0.01 * divergence
 
 
@@ -680,7 +697,7 @@ def read_cells(work: Work) -> Cells:
     content = path.read_bytes()
     if not content.endswith(b"\n"):
         path.write_bytes(content[: content.rindex(b"\n") + 1])
-    with open(path, newline="") as file:
+    with path.open(newline="") as file:
         return {
             (row["lr_schedule"], float(row["lr"]), int(row["seed"])): [float(row[field]) for field in curve_fields()]
             for row in csv.DictReader(file)
@@ -688,7 +705,7 @@ def read_cells(work: Work) -> Cells:
 
 
 def append_cell(work: Work, key: Key, values: list[float]) -> None:
-    with open(FOLDER / f"{work.name}.csv", "a", newline="") as file:
+    with (FOLDER / f"{work.name}.csv").open("a", newline="") as file:
         row = [key[0], f"{key[1]:.4g}", key[2], work.max_steps, *(f"{value:.5g}" for value in values)]
         csv.writer(file, lineterminator="\n").writerow(row)
 
@@ -700,9 +717,10 @@ def run_ramp(work: Work, ramp: str, seed: int) -> None:
     row = np.full((1, len(lrs)), np.nan, dtype=np.float32)
     row[0, : len(losses)] = [float(f"{loss:.5g}") for loss in losses]
     rows[ramp] = np.concatenate([rows[ramp], row])
-    with open(f"{path}.new", "wb") as file:
-        np.savez_compressed(file, **{name: losses for name, losses in rows.items() if len(losses)})
-    os.replace(f"{path}.new", path)
+    new, recorded = path.with_name(f"{path.name}.new"), {name: losses for name, losses in rows.items() if len(losses)}
+    with new.open("wb") as file:
+        np.savez_compressed(file, **recorded)  # type: ignore[arg-type]  # no ramp is called allow_pickle
+    new.replace(path)
 
 
 def read_ramps(work: Work) -> dict[str, np.ndarray]:
@@ -787,11 +805,11 @@ STAGES: tuple[Stage, ...] = (
     everywhere(SCHEDULES, SEARCH_SEEDS),
     everywhere(all_shapes(), [0]),
     everywhere(all_shapes(), SEARCH_SEEDS),
-    lambda work, cells: [(*cell, seed) for seed in TRUTH_SEEDS for cell in lowest(cells, CLOSE)],
+    lambda _, cells: [(*cell, seed) for seed in TRUTH_SEEDS for cell in lowest(cells, CLOSE)],
     lambda work, cells: [
         (name, lr, seed) for seed in TRUTH_SEEDS for name in SCHEDULES for lr in near(work, cells, name)
     ],
-    lambda work, cells: [(*cell, seed) for seed in MORE_SEEDS for cell in lowest(cells, CLOSEST)],
+    lambda _, cells: [(*cell, seed) for seed in MORE_SEEDS for cell in lowest(cells, CLOSEST)],
 )
 RAMPS_AFTER = 1  # the stage that they follow
 

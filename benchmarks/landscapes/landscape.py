@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +64,7 @@ RAMPS: dict[str, Array] = {
 }
 
 
-def default_shape(lr_schedule: str) -> dict[str, float]:
+def default_shape(lr_schedule: str) -> dict[str, Any]:
     defaults = {parameter.name: parameter.default for parameter in KNOWN[lr_schedule].parameters}
     defaults["final_factor"] = 0.01  # where none of an exponential's parameters is given
     return {name: defaults[name] for name in SHAPES[lr_schedule]}
@@ -169,7 +170,8 @@ class Landscape:
             for (name, lr), seeds in self.curves.items()
             if len(seeds) >= 15 and self.loss(name, lr) < 1.3 * self.lowest
         ]
-        return float(np.median(np.corrcoef(near)[np.triu_indices(len(near), 1)]))
+        correlations = np.asarray(np.corrcoef(near))
+        return float(np.median(correlations[np.triu_indices(len(near), 1)]))
 
     @cached_property
     def lowest(self) -> float:
@@ -199,14 +201,14 @@ class Landscape:
     def best_within(self, lr_schedule: str, low: float, high: float) -> float:
         """The lowest mean final loss between two LRs."""
         lrs, losses = self.means(lr_schedule)
-        inside = losses[(low <= lrs) & (lrs <= high)]
-        return min([self.loss(lr_schedule, low), self.loss(lr_schedule, high), *inside])
+        inside: list[float] = losses[(low <= lrs) & (lrs <= high)].tolist()
+        return min(self.loss(lr_schedule, low), self.loss(lr_schedule, high), *inside)
 
 
 def load(name: str, shapes: bool = False) -> Landscape:
     """Each schedule in its default shape, or in all of them."""
     curves: dict[tuple[str, float], dict[int, Array]] = defaultdict(dict)
-    with open(FOLDER / f"{name}.csv", newline="") as file:
+    with (FOLDER / f"{name}.csv").open(newline="") as file:
         for row in csv.DictReader(file):
             if not shapes and row["lr_schedule"] not in SCHEDULES:
                 continue
