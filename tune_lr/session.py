@@ -29,7 +29,7 @@ from tune_lr.tracking.key import Mode, choose_mode
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tune_lr.show.terminal import Progress
+    from tune_lr.show.terminal.progress import Progress
     from tune_lr.study.study import Study
     from tune_lr.tracking.process import WandbProcess
 
@@ -166,7 +166,8 @@ def _progress(record: StudyRecord, console: "Console | None") -> "Progress | Non
     """Show the plan, and return what will show the progress; None where nothing is shown."""
     if console is None:
         return None
-    from tune_lr.show.terminal import Progress, show_plan
+    from tune_lr.show.terminal.plan import show_plan
+    from tune_lr.show.terminal.progress import Progress
 
     planned = plan(record.config, record.phases)
     show_plan(console, record.name, record.config, planned)
@@ -192,7 +193,7 @@ def _show_end(
     console: "Console", progress: "Progress", tracker: "WandbProcess | None", directory: StudyDir, outcome: Outcome
 ) -> None:
     """Print the answer, and what a person should do or look into."""
-    from tune_lr.show.terminal import show_outcome
+    from tune_lr.show.terminal.outcome import show_outcome
 
     show_outcome(console, outcome)
     if tracker is not None and tracker.trouble:

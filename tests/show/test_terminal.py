@@ -17,7 +17,10 @@ from tune_lr.lr.ramp import Ramp
 from tune_lr.lr.schedules import SCHEDULES
 from tune_lr.records.row import TrialRow
 from tune_lr.records.trial import Report, TrialSpec
-from tune_lr.show.terminal import Progress, show_plan, show_schedule, sparkline
+from tune_lr.show.terminal.plan import show_plan
+from tune_lr.show.terminal.progress import Progress
+from tune_lr.show.terminal.schedules import show_schedule
+from tune_lr.show.terminal.words import sparkline
 
 STEPS = 100
 SETTINGS = ["num_trials=48", "range_test.replicates=3", "sampler.name=tpe", "pruner={}"]

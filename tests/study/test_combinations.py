@@ -32,7 +32,8 @@ from tune_lr.records.steps import equal_steps, steps_covered
 from tune_lr.records.trial import Report, TrialSpec
 from tune_lr.run import finish
 from tune_lr.session import create
-from tune_lr.show.terminal import show_outcome, show_plan
+from tune_lr.show.terminal.outcome import show_outcome
+from tune_lr.show.terminal.plan import show_plan
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.answer import answer_of
 from tune_lr.study.status import read_status
