@@ -15,14 +15,17 @@ from paths import ROOT as CHECKOUT
 LOOK = """\
 import json
 from importlib.resources import files
+from pathlib import Path
 import tune_lr
+from tune_lr.cli.commands.init import write_scaffold
 from tune_lr.config.load import load_config
 from tune_lr.config.spaces import find_space
 print(json.dumps({
     "package": tune_lr.__file__,
     "space": str(find_space("lenet5_mnist")),
     "trials": load_config("lenet5_mnist").num_trials,
-    "template": len(files("tune_lr.show.report").joinpath("templates/report.html").read_text()),
+    "template": len(files("tune_lr.show.report").joinpath("templates/report.css").read_text()),
+    "scaffold": len(write_scaffold(Path("scaffold"))),
 }))
 """
 
@@ -43,9 +46,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_the_package_its_data_and_nothing_else(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"tune_lr/_search_spaces/lenet5_mnist.yaml", "tune_lr/show/report/templates/report.html"} <= names
-    modules = {str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "tune_lr").rglob("*.py")}
-    assert {name for name in names if name.endswith(".py")} == modules
+    assert "tune_lr/_search_spaces/lenet5_mnist.yaml" in names
+    paths = [path for path in (CHECKOUT / "tune_lr").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    package = {str(path.relative_to(CHECKOUT)) for path in paths}
+    assert {"tune_lr/show/report/templates/report.html", "tune_lr/cli/templates/my_space.yaml.template"} <= package
+    assert {n for n in names if n.startswith("tune_lr/") and not n.startswith("tune_lr/_search_spaces/")} == package
     assert {name.partition("/")[0] for name in names} == {"tune_lr", f"{'-'.join(wheel.name.split('-')[:2])}.dist-info"}
 
 
@@ -73,3 +78,4 @@ def test_the_package_finds_its_data_outside_the_checkout(wheel: Path, tmp_path: 
     assert found["space"] == str(unpacked / "tune_lr" / "_search_spaces" / "lenet5_mnist.yaml")
     assert found["trials"] == 16
     assert found["template"] > 1000
+    assert found["scaffold"] == 3

@@ -91,23 +91,25 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, s
     return code, line.removeprefix("error: ")
 
 
+HEAVY = ("torch", "ray", "wandb", "optuna")
 LOADED = """\
 import contextlib, io, json, sys
 from tune_lr.cli.main import main
 out, err = io.StringIO(), io.StringIO()
 with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
     try:
-        code = main(sys.argv[1:])
+        code = main(sys.argv[2:])
     except SystemExit as end:
         code = end.code
-loaded = [name for name in ("torch", "ray", "wandb", "optuna") if name in sys.modules]
+loaded = [name for name in sys.argv[1].split(",") if name in sys.modules]
 print(json.dumps([code, loaded, out.getvalue(), err.getvalue()]))
 """
 
 
-def fresh(arguments: Sequence[str]) -> tuple[int, list[str], str, str]:
-    """Exit code, heavy packages that were imported, stdout and stderr of the command in a process of its own."""
-    done = subprocess.run([sys.executable, "-c", LOADED, *arguments], capture_output=True, text=True, check=True)
+def fresh(arguments: Sequence[str], packages: Sequence[str] = HEAVY) -> tuple[int, list[str], str, str]:
+    """Exit code, those of the packages that were imported, stdout and stderr of the command in its own process."""
+    command = [sys.executable, "-c", LOADED, ",".join(packages), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     code, loaded, out, err = json.loads(done.stdout)
     return code, loaded, out, err
 
@@ -152,7 +154,6 @@ def test_words_that_are_no_command_end_with_2(arguments: list[str], capsys: pyte
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--help"], "usage: tune-lr"),
         (["check"], "16 trials of at most 310 steps: constant, step, exponential, cosine, onecycle, cyclic"),
         (["check", "space.yaml", "--set", "num_trials=7"], "7 trials of at most 62 steps: constant, cosine"),
         (["schedules"], "onecycle"),
@@ -163,6 +164,20 @@ def test_what_starts_nothing_imports_neither_torch_nor_ray(arguments: list[str],
     assert (code, loaded, err) == (0, [], "")
     assert expected in out
     assert [path.name for path in Path().iterdir()] == ["space.yaml"]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["search", "--help"]])
+def test_help_imports_nothing_that_takes_long(arguments: list[str]) -> None:
+    packages = (*HEAVY, "colossalai", "matplotlib", "numpy", "pydantic", "rich", "yaml")
+    code, loaded, out, err = fresh(arguments, packages)
+    assert (code, loaded, err) == (0, [], "")
+    assert out.startswith("usage: tune-lr")
+
+
+def test_the_package_of_the_command_line_runs_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "tune_lr.cli", "schedules", "nix"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: schedules: no LR schedule 'nix'")
 
 
 def test_the_installed_command_is_this_one() -> None:
@@ -304,7 +319,7 @@ def test_a_bad_argument_is_one_line(arguments: list[str], expected: str, capsys:
 
 @pytest.mark.parametrize("command", ["search", "range-test"])
 def test_online_without_a_key_is_refused_before_ray(command: str) -> None:
-    code, loaded, out, err = fresh([command, "space.yaml", "--wandb", "online", "--name", "first"])
+    code, loaded, _, err = fresh([command, "space.yaml", "--wandb", "online", "--name", "first"])
     assert (code, loaded) == (2, [])
     assert err == (
         "error: --wandb: online needs a key and none is configured; set WANDB_API_KEY, or use --wandb offline\n"

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from studies import tune_lr
+from tune_lr.cli.commands.init import write_scaffold
 from tune_lr.cli.main import main
-from tune_lr.cli.scaffold import write_scaffold
 from tune_lr.store.study_dir import StudyDir
 
 NAMES = ["my_workload.py", "my_space.yaml", "test_my_workload.py"]
@@ -31,7 +31,8 @@ def test_what_init_writes_can_be_tested_and_checked(tmp_path: Path) -> None:
         text=True,
         timeout=120,
     )
-    assert tested.returncode == 0 and "3 passed" in tested.stdout, tested.stdout
+    assert tested.returncode == 0, tested.stdout
+    assert "3 passed" in tested.stdout
 
     checked = tune_lr("check", "mine/my_space.yaml", cwd=tmp_path)
     output, errors = checked.communicate(timeout=60)

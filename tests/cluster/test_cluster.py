@@ -25,7 +25,8 @@ from ray.cluster_utils import Cluster
 from paths import ROOT, SUPPORT
 from studies import Recorder, ray_node, toy, tune_lr
 from tune_lr import run as search
-from tune_lr.cli.main import _parser, main
+from tune_lr.cli.main import main
+from tune_lr.cli.parser import make_parser
 from tune_lr.cluster import cluster
 from tune_lr.config.hardware import Hardware, Node, check_slots, slots_on
 from tune_lr.config.load import parse_config
@@ -327,4 +328,4 @@ def test_every_command_of_the_documentation_is_one() -> None:
     )
     assert {command.split()[0] for command in commands} == {"search", "resume", "status", "stop", "report", "check"}
     for command in commands:
-        _parser().parse_args(shlex.split(command))
+        make_parser().parse_args(shlex.split(command))

@@ -90,7 +90,7 @@ def run_study(
 def tune_lr(*arguments: str, cwd: Path, **environment: str) -> "subprocess.Popen[str]":
     """The command, as a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "tune_lr.cli.main", *arguments],
+        [sys.executable, "-m", "tune_lr.cli", *arguments],
         cwd=cwd,
         env={**os.environ, "WANDB_API_KEY": "", **environment},
         stdout=subprocess.PIPE,

@@ -1,0 +1,16 @@
+"""`tune-lr dashboard`: save a Weights & Biases workspace that is arranged for a study."""
+
+from argparse import Namespace
+
+from tune_lr.cli.exit_codes import DONE
+
+
+def run(options: Namespace) -> int:
+    """Save the workspace and print its address."""
+    from tune_lr.store.study_dir import StudyDir
+    from tune_lr.tracking.dashboard import save_dashboard
+
+    directory = StudyDir(options.study)
+    record = directory.read_record()
+    print(save_dashboard(record.config, directory, record.id))
+    return DONE
