@@ -30,7 +30,16 @@ from simulated import (
 from tune_lr.config.model import Config
 from tune_lr.records.row import rank_search
 from tune_lr.records.trial import Report, TrialSpec
-from tune_lr.study.sampler import BEST, LATEST, LRSampler, Placement, Point, believed, expected_improvement, quality
+from tune_lr.study.sampler import (
+    MOST_BEST,
+    MOST_LATEST,
+    LRSampler,
+    Placement,
+    Point,
+    expected_improvement,
+    posterior_values,
+    quality,
+)
 from tune_lr.study.search_space import (
     FROM_THE_EDGE,
     PEAK,
@@ -191,28 +200,28 @@ VALLEY = {decades: 2.0 + decades**2 for decades in (-0.8, -0.5, -0.3, -0.1, 0.0,
 
 def test_one_lucky_seed_on_the_side_of_the_valley_is_not_believed() -> None:
     lucky = {**VALLEY, 0.7: 1.99}
-    values = list(believed(completed(lucky), place_at_lr).values())
+    values = list(posterior_values(completed(lucky), place_at_lr).values())
     assert abs(list(lucky)[values.index(min(values))]) <= 0.1
 
 
 def test_a_trial_that_was_far_worse_than_its_neighbours_is_not_believed_as_good_as_they_are() -> None:
-    values = list(believed(completed({**VALLEY, 0.02: 2.9}), place_at_lr).values())
+    values = list(posterior_values(completed({**VALLEY, 0.02: 2.9}), place_at_lr).values())
     assert values[-1] > max(values[2:7])
 
 
 def test_where_there_is_no_luck_the_best_is_believed_the_best() -> None:
-    values = believed(completed(VALLEY), place_at_lr)
+    values = posterior_values(completed(VALLEY), place_at_lr)
     assert min(values, key=values.__getitem__) == list(VALLEY).index(0.0)
 
 
 def test_of_what_is_maximized_the_opposite_is_believed() -> None:
-    values = believed(completed(VALLEY), place_at_lr)
+    values = posterior_values(completed(VALLEY), place_at_lr)
     negated = completed({decades: -value for decades, value in VALLEY.items()}, "maximize")
-    assert believed(negated, place_at_lr) == pytest.approx({number: -value for number, value in values.items()})
+    assert posterior_values(negated, place_at_lr) == pytest.approx({number: -value for number, value in values.items()})
 
 
 def test_nothing_is_believed_of_an_empty_study() -> None:
-    assert believed(completed({}), place_at_lr) == {}
+    assert posterior_values(completed({}), place_at_lr) == {}
 
 
 def test_a_lucky_trial_does_not_become_the_finalist(tmp_path: Path) -> None:
@@ -309,7 +318,7 @@ def test_a_trial_that_is_still_trained_makes_its_neighbours_less_worth_trying() 
 
 def test_gains_are_finite_and_not_negative_for_any_figures() -> None:
     rng = np.random.default_rng(0)
-    for n in (1, 2, 3, 30, BEST + LATEST):
+    for n in (1, 2, 3, 30, MOST_BEST + MOST_LATEST):
         seen = [point(float(rng.normal()), str(rng.choice(list(SIX)))) for _ in range(n)]
         figures = np.where(rng.random(n) < 0.3, 0.5, rng.random(n) / 2)
         gains = expected_improvement(seen, figures - figures.min(), [*seen[:5], point(0.6)])

@@ -825,7 +825,7 @@ def assert_goes_on_widened(root: Path, slots: int) -> None:
         sorted(trial.user_attrs.get("copy_of", -1) for trial in widened if "spec" not in trial.user_attrs) == finished
     )
     assert len(finished) + sum("spec" in trial.user_attrs for trial in widened) == 16
-    assert study._search.believed().keys() == {
+    assert study._search.posterior_values().keys() == {
         row.number for row in of_phase(study, "search") if row.state == "complete"
     }
     ranges = {(trial.distributions["lr"].low, trial.distributions["lr"].high) for trial in widened}

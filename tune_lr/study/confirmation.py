@@ -31,9 +31,9 @@ class WinnerOnTestData:
 class Confirmation:
     """Says which trials confirm the search.
 
-    `believed` returns what the search takes each of its completed trials for, by number. The finalists stand in the
-    journal, as the attribute `finalists` of the ledger `confirm`, by how many trials of the search had ended: whoever
-    reads the journal alone, without the ramps, could not choose them.
+    `posterior_values` returns what is expected of each completed trial of the search, by number. The finalists stand in
+    the journal, as the attribute `finalists` of the ledger `confirm`, by how many trials of the search had ended:
+    whoever reads the journal alone, without the ramps, could not choose them.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Confirmation:
         trials: TrialBook,
         budget: BudgetKeeper,
         observer: Observer,
-        believed: Callable[[], Mapping[int, float]],
+        posterior_values: Callable[[], Mapping[int, float]],
     ) -> None:
         self._config = config
         self._directory = directory
@@ -52,7 +52,7 @@ class Confirmation:
         self._trials = trials
         self._budget = budget
         self._observer = observer
-        self._believed = believed
+        self._posterior_values = posterior_values
         self._chosen: tuple[str, list[int]] = ("", [])  # the finalists, and the key under which they were chosen
 
     def verdict(self) -> Verdict:
@@ -135,7 +135,8 @@ class Confirmation:
     def _choose(self, count: int) -> list[int]:
         metric = self._config.metric
         top = self._config.confirm.top
-        rows = choose_finalists(self._trials.rows(), metric.name, metric.goal, top, count, self._believed())
+        posterior = self._posterior_values()
+        rows = choose_finalists(self._trials.rows(), metric.name, metric.goal, top, count, posterior)
         return [row.number for row in rows]
 
     def _key(self, count: int) -> str:

@@ -2,10 +2,10 @@
 
 import optuna
 from optuna.pruners import BasePruner, NopPruner
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
 from tune_lr.config.model import Config
+from tune_lr.records.phases import sign_of
 
 
 class ScheduleHalving(BasePruner):
@@ -30,7 +30,7 @@ class ScheduleHalving(BasePruner):
         step = trial.last_step
         if step not in self._rungs:
             return False
-        sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
+        sign = sign_of(study.direction.name.lower())
         name = _schedule_of(trial)
         values = sorted(
             sign * other.intermediate_values[step]

@@ -12,7 +12,7 @@ from tune_lr.records.trial import TrialSpec
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.journal import Journal, number_of
 from tune_lr.study.range_test import RangeTest
-from tune_lr.study.sampler import Placement, believed
+from tune_lr.study.sampler import Placement, posterior_values
 from tune_lr.study.search_space import (
     Draw,
     Suggests,
@@ -56,8 +56,8 @@ class Search:
         decades = math.log10(drawn.lr / expected_lr(curve, centre))
         return Placement(drawn.lr_schedule, decades, uncertainty, curve)
 
-    def believed(self) -> dict[int, float]:
-        """Return what the search takes each completed trial for (`sampler.believed`), by the number of the trial."""
+    def posterior_values(self) -> dict[int, float]:
+        """Return what is expected of each completed trial (`sampler.posterior_values`), by the trial's number."""
         name = self._widener.ledger
         originals = self._journal.trials("search")
         numbers = {}
@@ -66,7 +66,7 @@ class Search:
                 copied = "copy_of" in frozen.user_attrs
                 original = originals[frozen.user_attrs["copy_of"]] if copied else frozen
                 numbers[frozen.number] = number_of(original.user_attrs)
-        values = believed(self._journal.ledger(name), self.place)
+        values = posterior_values(self._journal.ledger(name), self.place)
         return {numbers[number]: value for number, value in values.items()}
 
     def _draw(self, trial: Suggests) -> tuple[Combination, Draw]:

@@ -93,7 +93,7 @@ class Study:
         self._widener = Widener(config, directory, journal, trials, self._budget, self._range_test, observer)
         self._search = Search(config, journal, self._range_test, self._widener)
         self._confirmation = Confirmation(
-            config, directory, journal, trials, self._budget, observer, self._search.believed
+            config, directory, journal, trials, self._budget, observer, self._search.posterior_values
         )
 
     def _take_up(self) -> None:
