@@ -176,9 +176,9 @@ def run_trainer(trials: int) -> float:
     # One CPU for the trial's own process, one for each of its two workers.
     ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False)
     with tempfile.TemporaryDirectory() as scratch:
-        report: Any = TuneReportCallback()  # its type is that of Tune's callbacks; Train takes it all the same
 
         def trainable(config: dict[str, Any]) -> None:
+            report: Any = TuneReportCallback()  # its type is that of Tune's callbacks; Train takes it all the same
             TorchTrainer(
                 train_loop,
                 train_loop_config=config,

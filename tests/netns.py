@@ -97,7 +97,8 @@ def drive(folder: Path) -> None:
     for workers in recorder.workers:
         print(f"workers by host: {workers}")
         assert {place.partition(":")[0] for place in workers.split()} == {HEAD, OTHER}
-    assert recorder.workers and not recorder.notices, recorder.notices
+    assert recorder.workers
+    assert not recorder.notices, recorder.notices
     assert outcome.failed == 0
     assert outcome.answer is not None
     print(f"{len(outcome.rows)} trials; {outcome.answer.verdict}")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from paths import ROOT
 from tune_lr.lr.schedule import make_lr_schedule
@@ -61,10 +61,17 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Steps:
     return Steps(monkeypatch)
 
 
-def items() -> list[dict[str, torch.Tensor]]:
-    generator = torch.Generator().manual_seed(1)
-    inputs = torch.randn(8 * STEPS, 4, generator=generator)
-    return [{"x": x, "labels": x.sum().reshape(1)} for x in inputs]
+class Items(Dataset[dict[str, torch.Tensor]]):
+    def __init__(self) -> None:
+        generator = torch.Generator().manual_seed(1)
+        inputs = torch.randn(8 * STEPS, 4, generator=generator)
+        self.items = [{"x": x, "labels": x.sum().reshape(1)} for x in inputs]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return self.items[index]
 
 
 def loss_of(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -73,13 +80,13 @@ def loss_of(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor
 
 
 def test_in_pytorch(steps: Steps) -> None:
-    exec(snippet("PyTorch"), {"model": Recording(), "batches": DataLoader(items(), 8), "loss_of": loss_of})
+    exec(snippet("PyTorch"), {"model": Recording(), "batches": DataLoader(Items(), 8), "loss_of": loss_of})
     steps.check()
 
 
 def test_in_transformers(steps: Steps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    exec(snippet("transformers"), {"model": Recording(), "data": items()})
+    exec(snippet("transformers"), {"model": Recording(), "data": Items()})
     steps.check()
 
 
@@ -89,12 +96,12 @@ def test_in_lightning(steps: Steps, tmp_path: Path) -> None:
 
     names: dict[str, Any] = {"loss_of": loss_of}
     exec(snippet("Lightning"), names)
-    quiet = {
+    quiet: dict[str, Any] = {
         "logger": False,
         "enable_checkpointing": False,
         "enable_progress_bar": False,
         "enable_model_summary": False,
     }
     trainer = lightning.Trainer(max_steps=STEPS, accelerator="cpu", default_root_dir=tmp_path, **quiet)
-    trainer.fit(names["Module"](Recording()), DataLoader(items(), 8))
+    trainer.fit(names["Module"](Recording()), DataLoader(Items(), 8))
     steps.check()

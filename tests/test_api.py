@@ -49,7 +49,7 @@ def test_a_study_of_digits_and_its_final_training_from_python(tmp_path: Path, mo
     workload = toy.digits()
     network = workload.model()
     network.load_state_dict(load_file(model))
-    inputs, targets = workload.val_data[:]  # type: ignore[index]
+    inputs, targets = workload.val_data[:]
     loss = workload.criterion(network(inputs), [inputs, targets])
     assert loss.item() == pytest.approx(only.metrics["val_loss"], rel=1e-5)
     assert trained.best is not None

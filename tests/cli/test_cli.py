@@ -217,6 +217,8 @@ def test_curves_measured_elsewhere_are_read_without_torch_or_ray() -> None:
     assert under == "for a search space, under parameters:"
     Path("space.yaml").write_text(SPACE.replace("  lr: {min: 0.01, max: 0.1}", line))
     lr = load_config("space.yaml").parameters.lr
+    assert isinstance(lr.min, float)
+    assert isinstance(lr.max, float)
     assert first.startswith(f"LR bounds: {lr.min:.3g} to {lr.max:.3g}, ")
     assert lr.min < float(first.split()[-1]) < float(peak.split()[-1]) < lr.max
 

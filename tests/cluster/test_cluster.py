@@ -235,7 +235,7 @@ def head(environment: dict[str, str], temporary: str) -> Iterator[str]:
     """A head of its own, as docs/cluster.md starts one; yields where it takes jobs."""
     names = ("port", "dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port")
     ports = dict(zip(names, free_ports(len(names)), strict=True))
-    command = [
+    command: list[str | Path] = [
         Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--num-cpus=1",
         "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--temp-dir={temporary}",
         *(f"--{name}={port}" for name, port in ports.items()),

@@ -5,7 +5,10 @@ import signal
 
 import pytest
 import torch
-from ray.core.generated.common_pb2 import ActorDiedErrorContext, NodeDeathInfo
+from ray.core.generated.common_pb2 import (  # type: ignore[attr-defined]  # protobuf makes them as it is imported
+    ActorDiedErrorContext,
+    NodeDeathInfo,
+)
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 
 from tune_lr.cluster.workers import DEVICE_ERROR, Worker, _is_preempted, _reason
@@ -54,7 +57,9 @@ def test_a_worker_without_gpus_sees_none_of_its_nodes(gpus: float, seen: str, mo
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     handler = signal.getsignal(signal.SIGINT)
     try:
-        Worker.__ray_metadata__.modified_class(make_task(gpus_per_worker=gpus), 0)
+        Worker.__ray_metadata__.modified_class(  # type: ignore[attr-defined]  # Ray's decorator adds it
+            make_task(gpus_per_worker=gpus), 0
+        )
     finally:
         signal.signal(signal.SIGINT, handler)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == seen

@@ -132,7 +132,8 @@ def finished(process: "subprocess.Popen[str]", code: int, timeout: float = 400.0
     assert process.returncode == code, f"exit code {process.returncode} instead of {code}\n{output}\n{errors}"
     if code not in (0, 3):
         last = errors.splitlines()[-1] if errors else ""
-        assert last.startswith("error: ") and "Traceback" not in errors, f"the last line is no error:\n{errors}"
+        assert last.startswith("error: "), f"the last line is no error:\n{errors}"
+        assert "Traceback" not in errors, errors
     return Ended(code, output, errors)
 
 
@@ -147,7 +148,8 @@ def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
 
 def children_of(process: "subprocess.Popen[str]") -> list[psutil.Process]:
     try:
-        return psutil.Process(process.pid).children(recursive=True)
+        children: list[psutil.Process] = psutil.Process(process.pid).children(recursive=True)
+        return children
     except psutil.NoSuchProcess:
         return []
 
@@ -200,7 +202,7 @@ def ray_head(folder: Path, cpus: int, environment: Mapping[str, str]) -> Iterato
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [
+    command: list[str | Path] = [
         Path(sys.executable).with_name("ray"), "start", "--head", "--block", f"--port={port}", f"--num-cpus={cpus}",
         "--node-ip-address=127.0.0.1", "--include-dashboard=false", "--disable-usage-stats", f"--temp-dir={folder}",
     ]  # fmt: skip

@@ -95,7 +95,8 @@ def refuse_inputs(folder: Path, count: int) -> Held:
     for what, (content, expected) in corpus[::step]:
         (folder / "space.yaml").write_bytes(content)
         error, seconds = _refused(folder, ["search", "space.yaml", "--wandb=disabled"])
-        assert error.startswith("error: space.yaml:") and expected in error, f"{what}: {error}"
+        assert error.startswith("error: space.yaml:"), f"{what}: {error}"
+        assert expected in error, f"{what}: {error}"
         slowest, times = max(slowest, seconds), times + 1
     (folder / "space.yaml").write_text(GOOD)
     for name in NAMES[::step]:
@@ -144,7 +145,8 @@ def tests(files: str, words: str) -> Callable[[Path, int], Held]:
         command = [sys.executable, "-m", "pytest", "-m", "", *paths, "-k", words]
         done = subprocess.run(command, cwd=TESTS.parent, capture_output=True, text=True)
         passed = re.search(r"(\d+) passed", done.stdout)
-        assert done.returncode == 0 and passed, done.stdout[-3000:]
+        assert done.returncode == 0, done.stdout[-3000:]
+        assert passed, done.stdout[-3000:]
         return Held(int(passed[1]), f'`pytest {" ".join(paths)} -k "{words}"`')
 
     return run

@@ -82,8 +82,8 @@ def kill_actors(folder: Path, count: int) -> Held:
     def actor(study: Study, event: Event) -> int:
         raylet = psutil.Process(event.pid).parent()
         assert raylet is not None
-        (found,) = [child.pid for child in raylet.children() if "Trainable" in " ".join(child.cmdline())]
-        return found
+        (found,) = [child for child in raylet.children() if "Trainable" in " ".join(child.cmdline())]
+        return int(found.pid)
 
     return _kill_workers(folder, count, SLOT_LOST, actor)
 
@@ -290,7 +290,8 @@ def lose_the_data(folder: Path, count: int) -> Held:
     """The data set is not where `workload_args` says."""
     study = Study.of(folder, workload="tune_lr.workloads.lenet5:mnist", workload_args={"root": str(folder / "nowhere")})
     ended = finished(study.search(), 2)
-    assert "workload" in ended.errors and str(folder / "nowhere") in ended.errors, ended.errors
+    assert "workload" in ended.errors
+    assert str(folder / "nowhere") in ended.errors
     assert not study.directory.root.exists(), "the study's folder stayed behind"
     return Held(1, "exit 2 naming the field and the path; no trial started, no study left behind")
 

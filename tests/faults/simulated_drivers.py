@@ -138,7 +138,8 @@ def check_whole(root: Path, curves: bool = True) -> dict[int, Entry]:
     assert sorted(entries) == list(range(len(entries))), "a number is missing"
     directory = StudyDir(root)
     for number, entry in entries.items():
-        assert entry.finished and entry.outcome, f"trial {number} is {entry.state}"
+        assert entry.finished, f"trial {number} is {entry.state}"
+        assert entry.outcome, f"trial {number} is {entry.state}"
         spec = TrialSpec.from_dict(entry.spec)
         path = directory.range_curve(number) if spec.ramp else directory.curve(number)
         if curves:
@@ -200,7 +201,7 @@ def _signal_at(pid: int, journal: Path, lines: int, number: int) -> bool:
     start = journal.stat().st_size if journal.exists() else 0
     while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
         if journal.exists():
-            with open(journal, "rb") as file:
+            with journal.open("rb") as file:
                 file.seek(start)
                 if file.read().count(b"\n") >= lines:
                     os.kill(pid, number)
@@ -294,7 +295,8 @@ def corrupt_files(folder: Path, count: int) -> Held:
         else:
             said = error_of(root)
             assert code in (2, 4), f"{what}: exit code {code}\n{said}"
-            assert len(said.splitlines()) == 1 and name.rpartition("/")[2] in said, f"{what}: {said}"
+            assert len(said.splitlines()) == 1, f"{what}: {said}"
+            assert name.rpartition("/")[2] in said, f"{what}: {said}"
             refused += 1
         shutil.rmtree(root)
         for suffix in ("events", "error", "journal"):
@@ -327,27 +329,30 @@ def fill_the_disk(folder: Path, count: int) -> Held:
             _fill(ballast)
             os.kill(pid, signal.SIGCONT)
             code = ended(pid)
-            assert code == 4 and _refuses(root, "No space left on device"), f"exit code {code}\n{error_of(root)}"
+            assert code == 4, error_of(root)
+            assert _refuses(root, "No space left on device"), error_of(root)
             before = ledger(root)
             ballast.unlink()
             assert ended(driver(root)) == 0, error_of(root)
             _unchanged(before, check_whole(root))
         subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
         code = ended(driver(root))
-        assert code == 4 and _refuses(root, "Read-only file system"), f"exit code {code}\n{error_of(root)}"
+        assert code == 4, error_of(root)
+        assert _refuses(root, "Read-only file system"), error_of(root)
     finally:
         subprocess.run(["umount", "-l", str(place)], check=False)
     return Held(count, "exit 4 naming the file and how to go on; with room again nothing was lost or run twice")
 
 
 def _fill(path: Path) -> None:
-    with open(path, "wb", buffering=0) as file:
+    with path.open("wb", buffering=0) as file:
         for size in (2**20, 2**12):
             try:
                 while True:
                     file.write(bytes(size))
             except OSError as error:
-                assert error.errno == errno.ENOSPC
+                if error.errno != errno.ENOSPC:
+                    raise
 
 
 def _refuses(root: Path, why: str) -> bool:

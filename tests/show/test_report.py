@@ -231,7 +231,7 @@ def test_made_again_it_is_the_same(study: StudyDir) -> None:
 def test_texts_of_users_are_escaped(tmp_path: Path) -> None:
     evil = "</script><script>alert(1)</script>"
     study = write_sample_study(tmp_path / "study")
-    hostile = {"lr_schedule": evil, "reason": evil, "parameters": {f"x.{evil}": evil}, "label": evil}
+    hostile: dict[str, Any] = {"lr_schedule": evil, "reason": evil, "parameters": {f"x.{evil}": evil}, "label": evil}
     study.write_rows([replace(row, **hostile) if row.number in (3, 6) else row for row in study.read_rows()])
     described = study.read_study()
     study.write_yaml(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, Request, sync_playwright
+from playwright.sync_api import Browser, Dialog, Page, Request, sync_playwright
 
 from sample_study import CODE, CONFIRM, FIXED, SEARCH, write_sample_study
 from tune_lr.show.report.write import write_page
@@ -46,11 +46,15 @@ class Opened:
         self.page: Page = self.context.new_page()
         self.page.on("console", lambda message: self.said.append(message.text))
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("dialog", lambda dialog: (self.said.append(dialog.message), dialog.dismiss()))
+        self.page.on("dialog", self._dismiss)
         self.page.on("request", lambda request: self.requests.append(request))
         if before:
             self.page.add_init_script(before)
         self.page.goto(study.report_html.as_uri())
+
+    def _dismiss(self, dialog: Dialog) -> None:
+        self.said.append(dialog.message)
+        dialog.dismiss()
 
     def trials(self) -> list[int]:
         """The numbers of the rows that are seen, from top to bottom."""

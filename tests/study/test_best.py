@@ -104,7 +104,7 @@ def momentum_of(optimizer: torch.optim.Optimizer) -> float:
     return float(group["betas"][0] if "betas" in group else group["momentum"])
 
 
-OPTIMIZERS = {
+OPTIMIZERS: dict[str, tuple[dict[str, Any], str, bool]] = {
     "sgd with momentum": ({"name": "sgd", "momentum": 0.9, "nesterov": True}, "SGD", True),
     "plain sgd": ({"name": "sgd"}, "SGD", False),
     "adamw": ({"name": "adamw", "betas": [0.8, 0.95], "weight_decay": 0.1}, "AdamW", True),
@@ -143,7 +143,7 @@ def test_the_code_gives_the_lr_and_momentum_of_every_step(tmp_path: Path, name: 
         built.step()
         if SCHEDULES[name].by_metric:  # as it is drawn: ten validations, none better than the first
             for _ in range((step + 1) * 10 // STEPS - step * 10 // STEPS):
-                scheduler.step(1.0)
+                scheduler.step(1.0)  # type: ignore[arg-type]  # ReduceLROnPlateau takes the metric
         else:
             scheduler.step()
     np.testing.assert_allclose(shown, expected, rtol=1e-9)

@@ -75,7 +75,8 @@ class Law:
 
 def search(law: Law, budget: float = 1.5) -> list[Observation]:
     """Trainings as they are proposed, none of them at full length."""
-    luck, observations, spent = np.random.default_rng(law.seed), [], 0.0
+    luck, spent = np.random.default_rng(law.seed), 0.0
+    observations: list[Observation] = []
     while lengths := [length for length in LENGTHS if spent + length <= budget]:
         proposal = propose(fit(observations, PRIOR, STEPS), list(SCHEDULES.values()), lengths)
         observations.append(law.train(proposal.schedule.name, proposal.lr, proposal.length, luck.normal()))

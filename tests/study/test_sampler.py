@@ -5,12 +5,12 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import optuna
 import pytest
-from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from simulated import (
     BEST_LR,
@@ -52,7 +52,9 @@ from tune_lr.study.search_space import (
     suggested_lr,
 )
 
-SIX = {name: {} for name in ("constant", "step", "exponential", "cosine", "onecycle", "cyclic")}
+SIX: dict[str, dict[str, Any]] = {
+    name: {} for name in ("constant", "step", "exponential", "cosine", "onecycle", "cyclic")
+}
 WIDE = {"lr": {"min": 1e-5, "max": 10.0}, "lr_schedule": {"choices": SIX}}
 RANGE_TEST = {"lr": SMALL["parameters"]["lr"], "lr_schedule": {"choices": SIX}}
 SEARCH: dict[str, Any] = {
@@ -99,7 +101,7 @@ def loss_of(specs: list[TrialSpec]) -> float:
 def test_it_comes_closer_than_a_random_search_of_as_many_trials(tmp_path: Path, parameters: dict[str, Any]) -> None:
     ours, random = [], []
     for seed in range(3):
-        settings = {"parameters": parameters | {"lr_schedule": {"choices": SIX}}, "seed": seed}
+        settings: dict[str, Any] = {"parameters": parameters | {"lr_schedule": {"choices": SIX}}, "seed": seed}
         ours.append(loss_of(proposals(tmp_path / f"ours{seed}", **settings)))
         random.append(loss_of(proposals(tmp_path / f"random{seed}", **settings, sampler={"name": "random"})))
     assert np.mean(ours) < np.mean(random)
@@ -162,7 +164,7 @@ def test_choices_that_are_numbers_are_neighbours_by_their_order(best: int, next_
 
     study = optuna.create_study(sampler=LRSampler(place, seed=0))
     for width in (1, 3, 5):
-        distributions = {"width": CategoricalDistribution(choices)}
+        distributions: dict[str, BaseDistribution] = {"width": CategoricalDistribution(choices)}
         study.add_trial(
             optuna.create_trial(params={"width": width}, distributions=distributions, value=float(abs(width - best)))
         )
@@ -186,10 +188,10 @@ def place_at_lr(trial: Suggests) -> Placement:
     return placed(math.log10(trial.suggest_float("lr", 0.01, 100.0, log=True)))
 
 
-def completed(values: dict[float, float], direction: str = "minimize") -> optuna.Study:
+def completed(values: dict[float, float], direction: Literal["minimize", "maximize"] = "minimize") -> optuna.Study:
     """By decades from the LR that is expected to be best."""
     study = optuna.create_study(direction=direction)
-    lrs = {"lr": FloatDistribution(0.01, 100.0, log=True)}
+    lrs: dict[str, BaseDistribution] = {"lr": FloatDistribution(0.01, 100.0, log=True)}
     for decades, value in values.items():
         study.add_trial(optuna.create_trial(params={"lr": 10**decades}, distributions=lrs, value=value))
     return study

@@ -16,7 +16,7 @@ from tune_lr.study.search_space import Draw, draw, lr_interval
 
 BOUNDS = (0.01, 1.0)
 FROM_RAMP = {"min": "range_test", "max": "range_test"}
-CHOICES = {
+CHOICES: dict[str, dict[str, Any]] = {
     "constant": {},
     "step": {"step_size": {"min": 20, "max": 60}, "gamma": {"min": 0.1, "max": 0.9}},
     "exponential": {"final_factor": {"min": 0.001, "max": 0.3, "distribution": "log_uniform_values"}},

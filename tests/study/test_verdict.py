@@ -1,7 +1,7 @@
 """Who wins, and how sure one can be: rows of trials in, expected decisions out."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +21,7 @@ def row(number: int, phase: str, lr: float, seed: int, value: float | None, stat
     return TrialRow(number, phase, state, "step", lr, {"step.gamma": 0.5}, seed, 310, metrics)
 
 
-def rows_of(searched: dict[float, float], confirmed: dict[float, Sequence[float]]) -> list[TrialRow]:
+def rows_of(searched: dict[float, float], confirmed: Mapping[float, Sequence[float]]) -> list[TrialRow]:
     """LR -> value in the search; LR -> values in the confirmation, by seed."""
     rows = [row(number, "search", lr, 0, value) for number, (lr, value) in enumerate(searched.items())]
     for lr, values in confirmed.items():
@@ -253,7 +253,7 @@ def width(values: dict[float, list[float]], seeds: int = 0, max_seeds: int = 0, 
 def test_the_noise_of_a_difference_is_that_of_all_finalists_or_of_its_own_pairs_where_that_is_larger() -> None:
     """By least squares: each figure is what its finalist and its seed add, and what is left is noise."""
     figures = np.array(list(WIDE.values()))
-    made_of = [[*(row == np.arange(3)), *(seed == np.arange(3))] for row in range(3) for seed in range(3)]
+    made_of = [[*(np.arange(3) == row), *(np.arange(3) == seed)] for row in range(3) for seed in range(3)]
     left = figures.ravel() - np.array(made_of, float) @ np.linalg.lstsq(np.array(made_of, float), figures.ravel())[0]
     shared = math.sqrt(2 * (left**2).sum() / 4)
     own = [float(np.std(figures[0] - figures[i], ddof=1)) for i in (1, 2)]

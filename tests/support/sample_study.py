@@ -207,7 +207,7 @@ def _trial(
 
 
 def _best(rows: list[TrialRow]) -> dict[str, Any]:
-    finalists = []
+    finalists: list[dict[str, Any]] = []
     for (name, lr), trial in {("onecycle", 0.31): FIRST_SEARCH, ("cosine", 0.12): FIRST_SEARCH + 1}.items():
         own = [row for row in rows if row.phase == "confirm" and row.lr_schedule == name]
         values = [row.metrics["val_loss"] for row in own]

@@ -88,7 +88,8 @@ def ramp_loss(lr: float, seed: int) -> float:
     """A plateau, a descent around 0.01, and an explosion at DIVERGES_AT."""
     if lr > DIVERGES_AT:
         return math.nan
-    return 2.3 - 2.0 / (1 + (0.01 / lr) ** 1.5) + 0.002 * noise(lr, seed)
+    falling: float = 2.3 - 2.0 / (1 + (0.01 / lr) ** 1.5)
+    return falling + 0.002 * noise(lr, seed)
 
 
 def train(spec: TrialSpec, config: Config) -> Iterator[Report]:

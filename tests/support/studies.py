@@ -16,6 +16,7 @@ import optuna
 from paths import SUPPORT
 from tune_lr import run as search
 from tune_lr.config.load import parse_config
+from tune_lr.records.observer import Observer
 from tune_lr.records.outcome import Outcome
 from tune_lr.records.row import TrialRow
 from tune_lr.records.trial import Report, TrialSpec
@@ -38,7 +39,7 @@ TOY: dict[str, Any] = {
 }
 
 
-class Recorder:
+class Recorder(Observer):
     """An Observer that keeps everything; `on_report` may interfere."""
 
     def __init__(self, on_report: Any = None) -> None:
@@ -46,12 +47,6 @@ class Recorder:
         self.notices: list[str] = []
         self.rows: list[TrialRow] = []
         self._on_report = on_report
-
-    def phase_started(self, phase: str, trials: int) -> None: ...
-
-    def trial_started(self, trial: TrialSpec) -> None: ...
-
-    def bounds_found(self, bounds: Any, combination: str = "") -> None: ...
 
     def trial_reported(self, trial: TrialSpec, report: Report) -> None:
         self.reports.append((trial, report))

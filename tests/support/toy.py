@@ -5,7 +5,7 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -56,7 +56,7 @@ def eventful(log: str = "", memory: str = "") -> Workload:
 
     def criterion(outputs: torch.Tensor, batch: list[torch.Tensor]) -> torch.Tensor:
         if outputs.requires_grad and log:
-            with open(log, "a") as file:
+            with Path(log).open("a") as file:
                 file.write(f"{os.getpid()}\n")
             if next(steps) == 3 and memory and not Path(memory).exists():
                 Path(memory).write_text("")
@@ -88,8 +88,8 @@ def gpt(**arguments: Any) -> Workload:
     plain = gpt_bytes(**arguments)
 
     def model() -> nn.Module:
-        made: Any = plain.model()
-        made.config._attn_implementation = "eager"
+        made = plain.model()
+        cast("Any", made.config)._attn_implementation = "eager"
         return made
 
     def collate(items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

@@ -27,7 +27,7 @@ class Run(NamedTuple):
 def read_run(directory: Path) -> Run:
     """The one run in `wandb/offline-run-*`."""
     (file,) = directory.glob("run-*.wandb")
-    command = [CORE, "leet", "inspect", "-no-observability", "-json", "-run-file", file]
+    command = [str(CORE), "leet", "inspect", "-no-observability", "-json", "-run-file", str(file)]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     info: dict[str, Any] = {}
     history: list[dict[str, float]] = []

@@ -134,7 +134,7 @@ class WandbServer:
         if body.get("complete"):
             run.exit_code = body["exitcode"]
 
-    def _graphql(self, operation: str, given: Mapping[str, Any]) -> Any:
+    def _graphql(self, operation: str, given: Mapping[str, Any]) -> Any:  # noqa: C901  a branch an operation
         viewer = {"id": "viewer", "entity": ENTITY, "username": ENTITY, "email": "", "flags": "{}", "admin": False}
         viewer["teams"] = {"edges": [{"node": {"name": ENTITY}}]}
         if operation in ("Viewer", "GetViewer"):

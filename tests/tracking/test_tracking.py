@@ -16,7 +16,7 @@ from tune_lr.lr.ramp import Ramp
 from tune_lr.records.row import TrialRow
 from tune_lr.records.trial import Report, TrialSpec
 from tune_lr.store.study_dir import StudyDir
-from tune_lr.tracking.key import choose_mode, find_key, has_key, server_url
+from tune_lr.tracking.key import Mode, choose_mode, find_key, has_key, server_url
 from tune_lr.tracking.rows import MAX_POINTS, Row, Thinner
 from tune_lr.tracking.runs import run_name
 from tune_lr.tracking.tracker import CLOSE_TIMEOUT_S, WandbTracker
@@ -459,7 +459,7 @@ def test_where_the_server_is(
 
 
 @pytest.mark.parametrize("asked", ["offline", "disabled"])
-def test_offline_and_disabled_are_taken_as_asked(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_and_disabled_are_taken_as_asked(asked: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_mode(asked) == asked
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     assert choose_mode(asked) == asked

@@ -51,7 +51,7 @@ def plan(every_steps: int | None = None, every_minutes: float | None = None) -> 
 def test_a_state_comes_back_as_it_was() -> None:
     tied = torch.randn(3, 2)
     image = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
-    state = {
+    state: dict[Any, Any] = {
         "numbers": [1, 2.0, -0.0, float("inf"), True, None, "text"],
         "tuple": (0.9, (1, 2)),
         0: {"step": torch.tensor(3.0), "half": torch.randn(4).bfloat16(), "none": torch.empty(0)},

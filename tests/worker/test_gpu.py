@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from studies import Recorder, run_study, toy
-from tune_lr.records.trial import CheckpointPlan
+from tune_lr.records.trial import CheckpointPlan, Report
 from tune_lr.worker.checkpoint import pack, unpack
 from tune_lr.worker.training import STEPS_PER_READ, Training
 from two_ranks import figures, make_task, make_trial, regression
@@ -56,7 +56,7 @@ CASES: dict[str, tuple[tuple[int, ...], Callable[[int], dict[str, Any]]]] = {
     ),
     "low_level_zero, stage 1": (ANY, lambda gpus: plugin("low_level_zero", "bf16")),
     "low_level_zero, stage 2, fp16": (ANY, lambda gpus: plugin("low_level_zero", "fp16", {"stage": 2})),
-    "low_level_zero, channels last": ((1,), lambda gpus: plugin("low_level_zero", "bf16", **LENET5)),
+    "low_level_zero, channels last": ((1,), lambda gpus: plugin("low_level_zero", "bf16") | LENET5),
     "fsdp": (ANY, lambda gpus: plugin("fsdp", "fp32")),
     "fsdp, bf16": (ANY, lambda gpus: plugin("fsdp", "bf16")),
     "hybrid_parallel, ZeRO 1": (ANY, lambda gpus: hybrid(zero_stage=1)),
@@ -159,7 +159,7 @@ def test_what_breaks_on_a_gpu_ends_its_trial_alone(
         confirm={"top": 0, "seeds": 1},
         scaling={"gpus_per_worker": 1, "max_concurrent": 1},
     )
-    first, second = run_study(tmp_path / "study", space, recorder).study.rows()
+    first, second = run_study(tmp_path / "study", space, recorder).rows
     assert first.state == "failed"
     assert reason in first.reason
     assert second.state == "complete"
@@ -178,7 +178,8 @@ def test_a_trial_goes_on_from_its_checkpoint_as_if_it_had_never_stopped(
     request.getfixturevalue("group_of_one")  # where there is a GPU
     gpu = torch.device("cuda:0")
     task = make_task(precision=precision, gpus_per_worker=1.0, checkpoints=CheckpointPlan(9, None, 2, "", ""))
-    training, reports, states = Training(regression(), task, make_trial(), gpu), [], {}
+    training, states = Training(regression(), task, make_trial(), gpu), {}
+    reports: list[Report] = []
     while not reports or not reports[-1].over:
         reports.append(training.run())
         if reports[-1].checkpoint:

@@ -184,7 +184,7 @@ class Problem:
             entry["lr"] = lr
         weight, bias = self.parameters
         loss: Tensor = ((self.inputs @ weight + bias - self.targets) ** 2).mean()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
         return loss.item()

@@ -3,6 +3,7 @@
 import importlib
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -48,7 +49,7 @@ def test_what_was_imported_before_stays_as_it_is() -> None:
 
 def test_a_stand_in_passes_on_to_the_real_one() -> None:
     with left_out(PACKAGE):
-        from xmlrpc.client import Boolean as StandIn  # type: ignore[attr-defined]
+        from xmlrpc.client import Boolean as StandIn
         from xmlrpc.client import Fault, dumps
     assert StandIn.__name__ == "Boolean"
     with pytest.raises(AttributeError):
@@ -61,11 +62,13 @@ def test_a_stand_in_passes_on_to_the_real_one() -> None:
 def test_colossalai_recognises_a_model_of_peft_that_is_imported_after_it() -> None:
     from tune_lr.worker import colossal
 
-    from peft import LoraConfig, get_peft_model  # isort: skip
+    from peft import LoraConfig, get_peft_model  # type: ignore[attr-defined]  # isort: skip
     from torch import nn
 
-    model = get_peft_model(nn.Sequential(nn.Linear(2, 2)), LoraConfig(target_modules=["0"]))  # type: ignore[arg-type]
-    assert type(colossal.ModelWrapper(model).unwrap()).__name__ == "PeftUnwrapMixin"
+    plain: Any = nn.Sequential(nn.Linear(2, 2))
+    model = get_peft_model(plain, LoraConfig(target_modules=["0"]))
+    wrapper = colossal.ModelWrapper  # type: ignore[attr-defined]  # ColossalAI's, as it was imported there
+    assert type(wrapper(model).unwrap()).__name__ == "PeftUnwrapMixin"
 
 
 def test_what_is_decorated_is_compiled_when_it_is_called() -> None:

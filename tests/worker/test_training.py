@@ -142,7 +142,8 @@ def plain_losses(
     scheduler = make_scheduler(optimizer)
     torch.manual_seed(seed)
     inputs, targets = workload.train_data.tensors  # type: ignore[attr-defined]
-    generator, result = torch.Generator().manual_seed(seed), []
+    generator = torch.Generator().manual_seed(seed)
+    result: list[float] = []
     while len(result) < STEPS:
         order = torch.randperm(len(inputs), generator=generator)
         for start in range(0, len(inputs) - workload.batch_size + 1, workload.batch_size):
@@ -441,7 +442,8 @@ def test_part_of_the_validation_data_lies_evenly_over_all_of_it(tmp_path: Path) 
     def expected(chosen: list[int]) -> float:
         with torch.inference_mode():
             outputs = restored(workload, tmp_path)(inputs[chosen])
-            return (outputs - targets[chosen]).double().square().mean().item()
+            mean: float = (outputs - targets[chosen]).double().square().mean().item()
+            return mean
 
     assert val_loss("search", 5) == pytest.approx(expected([0, 7, 14, 22, 29]), rel=1e-6)
     everything = pytest.approx(expected(list(range(37))), rel=1e-6)

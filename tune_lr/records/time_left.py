@@ -22,7 +22,10 @@ def usual_steps(ended: Sequence[float], full: float) -> float:
 
 
 def steps_left(phases: Iterable[PhaseLeft]) -> float:
-    """Return how many steps are left in all. Where trials take more than the usual, a phase still has no less than 0."""
+    """Return how many steps are left in all.
+
+    A phase has no less than 0 left, also where its trials take more than the usual.
+    """
     return sum(max(0.0, phase.trials * phase.steps - phase.done) for phase in phases)
 
 
