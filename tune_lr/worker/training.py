@@ -28,6 +28,7 @@ from tune_lr.records.trial import Report, TrialFacts, TrialSpec
 from tune_lr.worker.checkpoint import random_state, restore_optimizer, set_random_state
 from tune_lr.worker.checks import be_deterministic, global_batch_size, layout_of
 from tune_lr.worker.colossal import Boosted
+from tune_lr.worker.compat.plateau import Plateau
 from tune_lr.worker.loading import Indices, batches
 from tune_lr.worker.optimizers import cycles_momentum, make_optimizer
 from tune_lr.workloads import Batch, Outputs, Workload, outputs_of, to_device
@@ -418,7 +419,7 @@ def _plateau(trial: TrialSpec) -> ReduceLROnPlateau | None:
         return None
     schedule = make_lr_schedule(trial.lr_schedule, trial.parameters, trial.max_steps)
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=trial.lr)
-    return ReduceLROnPlateau(optimizer, **schedule.arguments(trial.lr))
+    return Plateau(optimizer, **schedule.arguments(trial.lr))
 
 
 def _micro_batches(
