@@ -1,5 +1,6 @@
 """A whole search space as one typed, frozen object."""
 
+import os
 import re
 from typing import Annotated, Any
 
@@ -18,10 +19,18 @@ UNLIMITED = 10**6
 
 
 class Wandb(Model):
-    """Where runs go in Weights & Biases. `entity` None stands for the default of the account."""
+    """Where runs go in Weights & Biases. `entity` None stands for the default of the account.
 
-    project: str = Field(default="tune-lr", min_length=1, max_length=128)
-    entity: str | None = None
+    What the YAML does not say is taken from W&B's own variables, WANDB_PROJECT and WANDB_ENTITY, when a study is made.
+    """
+
+    project: str = Field(
+        default_factory=lambda: os.environ.get("WANDB_PROJECT") or "tune-lr",
+        min_length=1,
+        max_length=128,
+        validate_default=True,
+    )
+    entity: str | None = Field(default_factory=lambda: os.environ.get("WANDB_ENTITY") or None)
 
     @field_validator("project")
     @classmethod
@@ -61,7 +70,7 @@ class Config(Model):
     training: TrainingDetails = TrainingDetails()
     scaling: Scaling = Scaling()
     checkpoints: Checkpoints = Checkpoints()
-    wandb: Wandb = Wandb()
+    wandb: Wandb = Field(default_factory=Wandb)
 
     @model_validator(mode="before")
     @classmethod

@@ -19,6 +19,11 @@ ASK_TIMEOUT_S = 5.0  # for the server to say whether it knows the key
 ENTITY_TIMEOUT_S = 8
 
 Mode = Literal["online", "offline", "disabled"]
+# What WANDB_MODE may say, and what it means here; the last two are the older words.
+_MODES: dict[str, Mode] = {
+    "online": "online", "shared": "online", "offline": "offline", "disabled": "disabled",
+    "run": "online", "dryrun": "offline",
+}  # fmt: skip
 
 
 def server_url() -> str:
@@ -49,10 +54,17 @@ def has_key() -> bool:
 
 
 def choose_mode(asked: Mode | None) -> Mode:
-    """Return the mode that was asked for; where none was, online with a key and offline without one.
+    """Return the mode that was asked for, by `--wandb` or else by W&B's own variables WANDB_MODE and WANDB_DISABLED;
+    where none was, online with a key and offline without one.
 
-    Raises InputError where online was asked for and there is no key, or a wrong one.
+    Raises InputError for a WANDB_MODE that is unknown, and where `--wandb online` has no key, or a wrong one.
     """
+    if asked is None:
+        asked = _mode_of_environment()
+        if asked == "online" and not has_key():
+            raise InputError("WANDB_MODE: online needs a key and none is configured; set WANDB_API_KEY, or unset it")
+        if asked is not None:
+            return asked
     if asked == "online":
         if not has_key():
             raise InputError(
@@ -63,6 +75,18 @@ def choose_mode(asked: Mode | None) -> Mode:
     if asked is not None:
         return asked
     return "online" if has_key() else "offline"
+
+
+def _mode_of_environment() -> Mode | None:
+    """Return the mode that W&B's own variables ask for; None where they ask for nothing."""
+    if os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes"):
+        return "disabled"
+    said = os.environ.get("WANDB_MODE")
+    if not said:
+        return None
+    if said.lower() not in _MODES:
+        raise InputError(f"WANDB_MODE: is no mode of W&B (got {said!r}); allowed: online, offline, disabled")
+    return _MODES[said.lower()]
 
 
 def check_server(what: str, otherwise: str) -> None:
