@@ -12,7 +12,7 @@ from optuna.trial import Trial
 
 from simulated import config_of
 from tune_lr.config.parameters import LRRange, Parameters
-from tune_lr.study.search_space import Draw, draw, lr_interval
+from tune_lr.study.search_space import BESIDE, Draw, draw, lr_interval
 
 BOUNDS = (0.01, 1.0)
 FROM_RAMP = {"min": "range_test", "max": "range_test"}
@@ -141,8 +141,9 @@ def test_whole_bounds_include_both_ends() -> None:
         ({"min": 0.1, "max": "range_test"}, (0.1, 1.0)),
         ({"min": "range_test", "max": 0.5}, (0.01, 0.5)),
         ({"min": 1e-3, "max": 1e-2}, (1e-3, 1e-2)),
-        # a number beyond the bound that was found: still an interval
-        ({"min": 3.0, "max": "range_test"}, (1.0, 3.0)),
+        # a number beyond the bound that was found is still a limit
+        ({"min": 3.0, "max": "range_test"}, (3.0, 3.0 * BESIDE)),
+        ({"min": "range_test", "max": 0.001}, (0.001 / BESIDE, 0.001)),
     ],
 )
 def test_the_bounds_stand_where_the_space_says_range_test(lr: dict[str, Any], interval: tuple[float, float]) -> None:

@@ -31,6 +31,8 @@ PEAK = 1.4
 SUGGESTED = 0.3
 FROM_THE_EDGE = 0.8
 UNKNOWN = 3.0
+# How far the search goes from a bound that the user wrote, where the range test has found nothing on its right side.
+BESIDE = 10**0.5
 PLACES = 50  # of a training, at which its LR is looked at
 NOTHING_ELSE = Combination()  # neither batch sizes nor optimizers are searched
 LOWEST_MEAN = 1e-3  # the mean of a curve counts for no less
@@ -138,7 +140,10 @@ def lr_interval(space: LRRange, bounds: tuple[float, float]) -> tuple[float, flo
     """Return the interval that `lr` is drawn from."""
     low = bounds[0] if space.min == "range_test" else float(space.min or 0.0)
     high = bounds[1] if space.max == "range_test" else float(space.max or 0.0)
-    return min(low, high), max(low, high)
+    if low < high or (space.min != "range_test" and space.max != "range_test"):
+        return min(low, high), max(low, high)
+    # What the range test found lies beyond the number that the user wrote. That number is a limit.
+    return (low, low * BESIDE) if space.max == "range_test" else (high / BESIDE, high)
 
 
 def _draw_lr(trial: Suggests, space: LRRange, bounds: tuple[float, float]) -> float:
