@@ -33,9 +33,11 @@ from tune_lr.records.trial import Report, TrialSpec
 from tune_lr.study.sampler import (
     MOST_BEST,
     MOST_LATEST,
+    WORST,
     LRSampler,
     Placement,
     Point,
+    _scaled,
     expected_improvement,
     posterior_values,
     quality,
@@ -357,3 +359,12 @@ def test_a_suggestion_that_follows_from_the_divergence_alone_is_trusted_less(tmp
     assert suggested_lr(replace(study.bounds, suggestion=None)) == suggested_lr(None) == (None, UNKNOWN)
     first = next(row for row in study.rows() if row.phase == "search")
     assert DIVERGES_AT / 200 < first.lr < DIVERGES_AT
+
+
+def test_losses_are_told_apart_where_most_trials_have_diverged() -> None:
+    """With more than two thirds of 1e30 among the losses, the unit was 1e30, and all that trained looked alike."""
+    losses = [1.0, 1.2, 2.0, *[1e30] * 9]
+    scaled = _scaled(losses, losses)
+    assert scaled[0] == 0.0
+    assert 0.0 < scaled[1] < scaled[2] < WORST
+    assert (scaled[3:] == WORST).all()

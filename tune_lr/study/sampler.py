@@ -50,6 +50,7 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState
 from scipy.special import ndtr
 
 from tune_lr.records.phases import sign_of
+from tune_lr.study.open_trial import PENALTY
 from tune_lr.study.search_space import Suggests
 
 Array = NDArray[np.float64]
@@ -454,9 +455,16 @@ def _scaled(losses: Sequence[float], reference: Sequence[float]) -> Array:
 
 
 def _unit_of(losses: Sequence[float]) -> float:
-    """Return the distance from the best that a share of UNIT_QUANTILE of the other losses does not exceed."""
+    """Return the distance from the best that a share of UNIT_QUANTILE of the other losses does not exceed.
+
+    Where so many have diverged that this would be a diverged one's, return the largest distance of those that have not:
+    the value of a diverged trial stands for "worse than any other", and is no distance.
+    """
     distances = np.sort(np.array(losses) - min(losses))[1:]
-    return (float(np.quantile(distances, UNIT_QUANTILE, method="lower")) if len(distances) else 0.0) or 1.0
+    unit = float(np.quantile(distances, UNIT_QUANTILE, method="lower")) if len(distances) else 0.0
+    if unit > PENALTY / 2:
+        unit = float(max(distances[distances < PENALTY / 2], default=0.0))
+    return unit or 1.0
 
 
 def _sign(study: Study) -> float:
