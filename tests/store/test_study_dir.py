@@ -438,3 +438,10 @@ def test_a_study_is_let_go_of_after_an_error(study: StudyDir) -> None:
         raise ZeroDivisionError
     with study.lock():
         pass
+
+
+def test_a_parameter_that_is_a_list_comes_back_as_one(study: StudyDir) -> None:
+    parameters = {"multistep.milestones": [0.5, 0.9], "optimizer.betas": [0.9, 0.999], "step.gamma": 0.5}
+    row = TrialRow(0, "search", "complete", "multistep", 0.1, parameters, 0, 10, {"val_loss": 1.0})
+    study.write_rows([row])
+    assert study.read_rows() == [row]

@@ -21,6 +21,7 @@ from tune_lr.config.model import Config
 from tune_lr.config.pydantic_errors import issue_of
 from tune_lr.config.spaces import WrittenSpace, written_mapping, written_space
 from tune_lr.config.yaml_file import MAX_DEPTH
+from tune_lr.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def parse_config(mapping: Mapping[str, Any], source: str = "<python>", overrides
 
 def overrides_of(settings: Mapping[str, Any] | None) -> list[str]:
     """Return settings such as {"optimizer.momentum": 0.8} as overrides, `KEY.PATH=VALUE`."""
-    return [f"{key}={json.dumps(value)}" for key, value in (settings or {}).items()]
+    return [f"{key}={json.dumps(value, default=_plain)}" for key, value in (settings or {}).items()]
 
 
 def _checked(written: WrittenSpace) -> Space:
@@ -91,3 +92,10 @@ def _plain_data(value: Any, path: FieldPath, issues: list[Issue]) -> Any:
     elif value is not None and not isinstance(value, (bool, int, float, str)):
         issues.append(Issue(path, f"is not plain data (got {shown(value)}); write text, numbers, lists and mappings"))
     return value
+
+
+def _plain(value: Any) -> Any:
+    """Return a number or an array of numpy as Python's own, for JSON. Raises InputError for anything else."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise InputError(f"settings: {value!r} is a {type(value).__name__}; allowed are numbers, text, lists and mappings")

@@ -12,6 +12,12 @@ from tune_lr.config.messages import shown
 MOST_REPLICATES = 3
 
 
+# Names of metrics for which "minimize", the default, would search for the worst model.
+SCORE = re.compile(
+    r"(^|_)(acc|accuracy|top\d+|f1|auc|auroc|ap|map|iou|miou|dice|bleu|rouge\w*|r2|recall|precision|score)(_|$)"
+)
+
+
 class Metric(Model):
     """What trials are compared by: `val_loss`, or `val_NAME` for the workload's metric NAME."""
 
@@ -24,6 +30,18 @@ class Metric(Model):
         if not re.fullmatch(r"val_[A-Za-z0-9_]+", name):
             raise FieldError(f"is no metric (got {shown(name)}); write val_loss, or val_ and the name of a metric")
         return name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _says_the_goal_of_a_score(cls, data: Any) -> Any:
+        name = data.get("name") if isinstance(data, dict) else None
+        if isinstance(name, str) and "goal" not in data and SCORE.search(name):
+            raise FieldError(
+                f"is missing, and {shown(name)} sounds like a figure that is better when it is higher; "
+                "write goal: maximize, or goal: minimize",
+                "goal",
+            )
+        return data
 
     @property
     def plateau_mode(self) -> Literal["min", "max"]:

@@ -24,7 +24,8 @@ class Parameter:
 
     `kind` is "length" (see the module), "lengths" (a list of them), "number", "integer", "choice" (one of `choices`) or
     "flag". `low` and `high` bound numbers and integers; `low_open` and `high_open` exclude the bound itself. Where
-    `default` is None the parameter may be left out or be None, and `doc` says what then holds. A length that is a
+    `default` is None the parameter may be left out or be None, and `doc` says what then holds; with `zero_is_none` a 0
+    says the same. A length that is a
     fraction becomes the nearest whole number of steps, or with `rounded_up` the next larger one.
     """
 
@@ -38,10 +39,11 @@ class Parameter:
     high_open: bool = False
     choices: tuple[str, ...] = ()
     rounded_up: bool = False
+    zero_is_none: bool = False
 
     def check(self, value: object) -> None:
         """Raise ValueError, saying what is wrong and what is allowed, unless `value` is a value of this parameter."""
-        if value is None and self.default is None:
+        if self._is_none(value) and self.default is None:
             return
         if not self._is_of_kind(value):
             what = {"lengths": "a list of lengths", "integer": "an integer"}.get(self.kind, f"a {self.kind}")
@@ -58,6 +60,9 @@ class Parameter:
             )
         elif not self._is_in_range(value):
             raise ValueError(f"{self.name} is out of range (got {value!r}); allowed: {self.allowed()}")
+
+    def _is_none(self, value: object) -> bool:
+        return value is None or (self.zero_is_none and value == 0 and not isinstance(value, bool))
 
     def _is_of_kind(self, value: object) -> bool:
         if self.kind == "lengths":
@@ -124,7 +129,9 @@ class Parameter:
 
         Numbers of numpy become those of Python, a list becomes a tuple.
         """
-        if value is None or self.kind in ("choice", "flag"):
+        if self._is_none(value):
+            return None
+        if self.kind in ("choice", "flag"):
             return value
         if self.kind == "lengths":
             return tuple(replace(self, kind="length").plain(length) for length in value)
@@ -155,9 +162,12 @@ def check_step_count(name: str, value: object) -> int:
     return int(value)
 
 
-def length_parameter(name: str, default: float | None, doc: str, *, rounded_up: bool = False) -> Parameter:
+def length_parameter(
+    name: str, default: float | None, doc: str, *, rounded_up: bool = False, zero_is_none: bool = False
+) -> Parameter:
     """Return a length."""
-    return Parameter(name, default, "length", f"{doc}: fraction of max_steps, or steps", rounded_up=rounded_up)
+    doc = f"{doc}: fraction of max_steps, or steps"
+    return Parameter(name, default, "length", doc, rounded_up=rounded_up, zero_is_none=zero_is_none)
 
 
 def fraction_parameter(
@@ -188,7 +198,7 @@ def momentum_parameters(base: float, top: float) -> tuple[Parameter, Parameter]:
 def warmup_parameters(default: float | None = None) -> tuple[Parameter, Parameter]:
     """Return the length of a linear warm-up, with its default, and the LR that it starts from."""
     return (
-        length_parameter("warmup", default, "length of a linear rise to the peak before all else"),
+        length_parameter("warmup", default, "length of a linear rise to the peak before all else", zero_is_none=True),
         # torch's LinearLR divides by the start, so it must not be 0.
         Parameter("warmup_start", None, "number", "LR at the first step / peak; 0.01 where absent", 1e-6, 1.0),
     )

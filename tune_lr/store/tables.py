@@ -1,6 +1,7 @@
 """trials.csv: one row a trial that has ended, of every phase."""
 
 import csv
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -71,4 +72,6 @@ def _parameter(text: str) -> Any:
             return kind(text)
         except ValueError:
             pass
+    if text.startswith("["):  # milestones, betas: a list of numbers reads the same in Python and in JSON
+        return json.loads(text)
     return {"True": True, "False": False}.get(text, text)
