@@ -72,7 +72,7 @@ def test_slots_are_counted_worker_by_worker(
     if slots:
         check_slots(there, wanted)
     else:
-        with pytest.raises(ResourceError, match="has 2 node.s.: 0 CPU and 0 GPU, 8 CPU and 1 GPU"):
+        with pytest.raises(ResourceError, match=r"has 2 node.s.: 0 CPU and 0 GPU, 8 CPU and 1 GPU"):
             check_slots(there, wanted)
 
 

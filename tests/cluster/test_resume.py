@@ -23,7 +23,7 @@ def test_after_a_killed_driver_nothing_finished_runs_again(tmp_path: Path) -> No
     assert running
     stamps = {path: path.stat().st_mtime_ns for path in directory.root.glob("*/**/*.csv")}
     # Half a line at the journal's end, as a kill in the middle of writing leaves it.
-    with open(directory.journal, "ab") as file:
+    with directory.journal.open("ab") as file:
         file.write(b'{"op_code":5,"worker')
 
     process = tune_lr("resume", str(directory.root), "--wandb=offline", cwd=tmp_path)

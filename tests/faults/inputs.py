@@ -110,9 +110,7 @@ def refuse_inputs(folder: Path, count: int) -> Held:
 def _refused(folder: Path, arguments: list[str]) -> tuple[str, float]:
     """What it says, and its CPU-seconds: others may be using this machine."""
     before, spent = sorted(folder.iterdir()), _cpu_of_children()
-    done = subprocess.run(
-        [sys.executable, "-m", "tune_lr.cli", *arguments], cwd=folder, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-m", "tune_lr.cli", *arguments], cwd=folder, capture_output=True, text=True)
     seconds = _cpu_of_children() - spent
     assert done.returncode == 2, f"exit code {done.returncode}: {done.stderr}"
     assert len(done.stderr.splitlines()) == 1, done.stderr

@@ -273,7 +273,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(directory: StudyDir) -> No
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
     try:
-        with pytest.raises(OSError):
+        with pytest.raises(OSError, match="File too large"):
             directory.write_checkpoint(7, checkpoint_at(40, b"x" * 20_000), keep=2)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -526,7 +526,8 @@ def test_a_killed_worker_a_full_gpu_and_slow_steps(tmp_path: Path) -> None:
     assert (full.state, full.reason) == ("failed", "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.")
     assert (whole.state, harm.found) == ("complete", ["step-000030"])
     # The slow intervals were not taken for a hang, and the full GPU was not tried again.
-    assert len(recorder.notices) == 1 and "checkpoint at step 30" in recorder.notices[0], recorder.notices
+    assert len(recorder.notices) == 1, recorder.notices
+    assert "checkpoint at step 30" in recorder.notices[0]
     assert len(recorder.workers) == 2 + 1
     # Each new worker has tried one batch first; the third step of all failed.
     assert len(log.read_text().splitlines()) == 3 + (1 + 60) + (1 + 50)

@@ -57,7 +57,7 @@ def no_folder() -> dict[str, Any]:
 def cannot_open() -> dict[str, Any]:
     """Rank 1 cannot open the files: as if it were on another machine."""
     if dist.get_rank() == 1:
-        limit = len(os.listdir("/proc/self/fd")) - 1
+        limit = len(list(Path("/proc/self/fd").iterdir())) - 1
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     return refused()
 
@@ -145,5 +145,6 @@ if __name__ == "__main__":
     rank, world, port, case = sys.argv[1:]
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=int(rank), world_size=int(world))
-    print(json.dumps(CASES[case]()), flush=True)
+    sys.stdout.write(json.dumps(CASES[case]()) + "\n")
+    sys.stdout.flush()
     os._exit(0)  # gloo's threads, without file descriptors, would not end well

@@ -470,7 +470,7 @@ def test_deterministic_mode_is_set_and_reset_with_the_trial(monkeypatch: pytest.
         Training(regression(), make_task(deterministic=True), make_trial(), CPU).run()
         assert torch.are_deterministic_algorithms_enabled()
         assert torch.backends.cudnn.deterministic
-        with pytest.raises(InputError, match="^workload: the model, .*does not have a deterministic implementation"):
+        with pytest.raises(InputError, match=r"^workload: the model, .*does not have a deterministic implementation"):
             check_task(regression(model=Scattering), make_task(deterministic=True), make_trial())
     finally:
         Training(regression(), make_task(), make_trial(), CPU).run()
@@ -815,7 +815,8 @@ def test_two_ranks_validate_every_item_once(one_and_two: tuple[dict[str, Any], d
         ({"optimizers_to_try": ({"momentom": 0.9},)}, {}, "parameters.optimizer.momentom: SGD has no such argument"),
         ({"optimizers_to_try": ({"name": "adamw", "momentum": 0.9},)}, {},
          "parameters.optimizer.choices.adamw.momentum: AdamW has no such argument"),
-        ({"optimizers_to_try": ({"name": "adam", "eps": -1.0},)}, {}, "parameters.optimizer.choices.adam: Adam refuses"),
+        ({"optimizers_to_try": ({"name": "adam", "eps": -1.0},)}, {},
+         "parameters.optimizer.choices.adam: Adam refuses"),
         ({"optimizers_to_try": ({"name": "adamv"},)}, {}, "parameters.optimizer.choices.adamv: no such optimizer"),
         ({"batch_size": 32, "batch_sizes": (32, 256)}, {},
          "parameters.batch_size: the training data has 200 items, fewer than one batch of 256"),
@@ -878,5 +879,5 @@ def test_plugin_arguments_are_checked() -> None:
     from tune_lr.worker import colossal
 
     colossal.check_plugin(make_task(plugin_args={"broadcast_buffers": False}))
-    with pytest.raises(InputError, match="^scaling.plugin_args: .*'bucket_capacity'"):
+    with pytest.raises(InputError, match=r"^scaling\.plugin_args: .*'bucket_capacity'"):
         colossal.check_plugin(make_task(plugin_args={"bucket_capacity": 1}))

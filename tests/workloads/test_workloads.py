@@ -185,7 +185,7 @@ def test_files_that_are_not_whole_are_refused(root: Path, file: str, spoil: Call
 )
 def test_files_of_another_format_are_refused(root: Path, content: bytes) -> None:
     (root / "MNIST" / "raw" / "train-labels-idx1-ubyte").write_bytes(content)
-    with pytest.raises(InputError, match="^workload_args.root: MNIST under "):
+    with pytest.raises(InputError, match=r"^workload_args\.root: MNIST under "):
         mnist(str(root))
 
 
@@ -573,7 +573,7 @@ def test_a_loss_over_all_ranks_is_left_to_the_first_step_where_there_is_no_group
         return outputs.mean() * torch.distributed.get_world_size()
 
     check_first_batch(make(criterion=criterion))
-    with pytest.raises(InputError, match="^workload: the model, given the first batch"):
+    with pytest.raises(InputError, match=r"^workload: the model, given the first batch"):
         check_first_batch(make(criterion=criterion, model=lambda: nn.Linear(3, 1)))
 
 

@@ -210,6 +210,7 @@ def count_slots(task: Task, most: int | None) -> int:
 
 
 def hardware() -> Hardware:
+    """Return what the nodes that are present now declare together."""
     present = [node for node in nodes() if node.present]
     return Hardware(len(present), sum(node.cpus for node in present), sum(node.gpus for node in present))
 
@@ -228,6 +229,7 @@ class SlotCount:
         self._count, self._next = 0, 0.0
 
     def __call__(self) -> int:
+        """Return how many slots there are now, counted anew every few seconds."""
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + NODES_POLL_S
             count = slots_on(nodes(), self._task.scaling, self._most)

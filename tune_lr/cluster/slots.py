@@ -39,11 +39,14 @@ class Slots:
 
 
 class StudySearcher(Searcher):
+    """Asks the study for the next trial whenever a slot is free."""
+
     def __init__(self, slots: Slots) -> None:
         super().__init__()
         self._slots = slots
 
     def suggest(self, trial_id: str) -> Any:
+        """Return the next trial for Tune; None while all slots are taken or results have to be waited for."""
         slots = self._slots
         if slots.study.over:
             return Searcher.FINISHED
@@ -62,12 +65,16 @@ class StudySearcher(Searcher):
         if trial is not None:
             self._slots.study.lost(trial.number)
 
-    def save(self, checkpoint_path: str) -> None: ...
+    def save(self, checkpoint_path: str) -> None:
+        """Save nothing: the study's journal is the record."""
 
-    def restore(self, checkpoint_path: str) -> None: ...
+    def restore(self, checkpoint_path: str) -> None:
+        """Restore nothing: the study's journal is the record."""
 
 
 class HoldingScheduler(TrialScheduler):
+    """Hands every report to the study, and keeps the actors of trials that are over warm for those that follow."""
+
     def __init__(self, slots: Slots) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._slots = slots
@@ -75,9 +82,11 @@ class HoldingScheduler(TrialScheduler):
         self._fresh: deque[Trial] = deque()
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        """Remember a trial that has no actor yet."""
         self._fresh.append(trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Give a report to the study; a trial that is over is held, with its actor idle."""
         spec = self._slots.active.get(trial.trial_id)
         if spec is None:  # it was over already
             return self.NOOP
@@ -89,6 +98,7 @@ class HoldingScheduler(TrialScheduler):
         return self.NOOP
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """Pass the actor of a held trial to a fresh one; end all held trials when the study is over."""
         if self._slots.study.over:
             while self._held:
                 tune_controller.stop_trial(self._held.pop())
@@ -105,11 +115,14 @@ class HoldingScheduler(TrialScheduler):
         if trial in self._held:
             self._held.remove(trial)
 
-    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None: ...
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        """Do nothing: the study was told by the last report."""
 
-    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None: ...
+    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
+        """Do nothing: Tune removes trials that it has never started."""
 
     def debug_string(self) -> str:
+        """Return what Tune prints of this scheduler, if it prints anything."""
         return f"{len(self._slots.active)} active, {len(self._held)} held"
 
 
@@ -120,7 +133,9 @@ class StudyStopper(Stopper):
         self._slots = slots
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Return that no trial ends by itself: the study says when one is over."""
         return False
 
     def stop_all(self) -> bool:
+        """Return whether the study must not go on."""
         return self._slots.study.stopped

@@ -31,6 +31,7 @@ class SlotTrainable(tune.Trainable):
     """
 
     def setup(self, config: dict[str, Any]) -> None:
+        """Start the slot's workers without waiting for them, and its first trial."""
         self._task: Task = config["task"]
         self._slot = ray.get_runtime_context().get_actor_id() or ""
         self._sees_study = False
@@ -39,6 +40,7 @@ class SlotTrainable(tune.Trainable):
         self._begin(config["trial"])
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begin the next trial in the same workers, or in new ones where they must not stay warm."""
         if self._task.cold_workers:
             self._group.kill()
             self._new_group(new_config["trial"])
@@ -46,9 +48,11 @@ class SlotTrainable(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
+        """Wait for the trial's next report and return it."""
         return {"report": self._next_report()}
 
     def cleanup(self) -> None:
+        """End the workers."""
         self._group.kill()
 
     def _new_group(self, trial: TrialSpec) -> None:

@@ -136,7 +136,7 @@ class Worker:
         return ray.util.get_node_ip_address(), os.getpid()
 
     def begin(self, trial: TrialSpec, checkpoint: Checkpoint | None) -> None:
-        """Forgets the last trial and sets up this one, from its checkpoint where there is one."""
+        """Forget the last trial and set up this one, from its checkpoint where there is one."""
         from tune_lr.worker import colossal
         from tune_lr.worker.checkpoint import unpack
         from tune_lr.worker.training import Training
@@ -150,6 +150,7 @@ class Worker:
         self._training = training
 
     def report(self) -> Report:
+        """Train until the next report is due, and return it."""
         assert self._training is not None
         return self._training.run()
 
@@ -164,6 +165,7 @@ class Worker:
             return one_line(error)
 
     def test(self) -> Report:
+        """Evaluate the kept models on the test data."""
         assert self._training is not None
         return self._training.test()
 
@@ -204,6 +206,7 @@ class WorkerGroup:
         self._pending += self._processes
 
     def begin(self, trial: TrialSpec, checkpoint: Checkpoint | None = None) -> None:
+        """Ask every worker to begin a trial, from a checkpoint where one is given; do not wait for it."""
         stored = ray.put(checkpoint) if checkpoint is not None else None  # once for all ranks
         self._pending += [worker.begin.remote(trial, stored) for worker in self._workers]
 
@@ -282,6 +285,7 @@ class WorkerGroup:
 
 
 def rank_file(rank: int) -> str:
+    """Return the name of a rank's own file in a checkpoint."""
     return f"rank-{rank}.safetensors"
 
 

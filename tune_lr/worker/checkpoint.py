@@ -88,6 +88,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 
 def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
+    """Set the generators of Python, numpy and torch to a state that `random_state` has returned."""
     random.setstate(state["python"])
     words = state["numpy"]["state"]
     np.random.set_state({**state["numpy"], "state": {**words, "key": np.array(words["key"], dtype=np.uint32)}})

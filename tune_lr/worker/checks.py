@@ -24,6 +24,7 @@ def global_batch_size(workload: Workload, task: Task) -> int:
 
 
 def layout_of(task: Task) -> Layout:
+    """Return how the plugin divides a trial's workers."""
     return layout(task.scaling.plugin_args, task.scaling.workers_per_trial)
 
 

@@ -65,6 +65,7 @@ class CPUDDPPlugin(TorchDDPPlugin):  # type: ignore[misc]
         dataloader: Any = None,
         lr_scheduler: Any = None,
     ) -> tuple[Any, ...]:
+        """Wrap the model as the parent class does, but keep BatchNorm layers as they are on a CPU."""
         wrapped = OptimizerWrapper(optimizer) if optimizer is not None else None
         # What is no part of the model's state, the causal mask of a transformer say, is the same on all ranks.
         state = model.state_dict()
@@ -92,6 +93,7 @@ def launch(rank: int, world_size: int, host: str, port: int) -> None:
 
 
 def device() -> torch.device:
+    """Return the device that this process trains on."""
     return torch.device(get_accelerator().get_current_device())
 
 
@@ -231,6 +233,7 @@ class Boosted:
         return context
 
     def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a loss to those of the model."""
         self._booster.backward(loss, self.optimizer)
 
     def run_pipeline(self, batch: Any, criterion: Callable[[Any, Any], Tensor]) -> Tensor | None:

@@ -30,7 +30,7 @@ class Exchange:
     def __init__(self, folder: Path) -> None:
         """Opens what `_lay_out` made."""
         self._rank, self._world = dist.get_rank(), dist.get_world_size()
-        with open(folder / "places", "r+b") as file:
+        with (folder / "places").open("r+b") as file:
             self._memory = mmap.mmap(file.fileno(), 0)
         # To read and write, so that none waits for the others to open theirs.
         self._pipes: list[int] = []
@@ -100,7 +100,7 @@ def _lay_out(world: int) -> str | None:
     except OSError:
         return None
     try:
-        with open(folder / "places", "wb") as file:
+        with (folder / "places").open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, 2 * world * PLACE_BYTES)  # else writing there might kill the process
         for rank in range(world):
             os.mkfifo(folder / f"pipe_{rank}", 0o600)

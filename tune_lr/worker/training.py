@@ -378,6 +378,7 @@ def save_model(model: nn.Module, directory: Path) -> None:
 
 
 def seed_everything(seed: int) -> None:
+    """Seed the generators of Python, numpy and torch."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
@@ -403,11 +404,11 @@ def _lr_of_step(
     trial: TrialSpec, steps_per_epoch: int, cycles: bool, plateau: ReduceLROnPlateau | None
 ) -> tuple[Callable[[int], float], Callable[[int], float | None]]:
     if trial.ramp:
-        return trial.ramp.lr, lambda step: None
+        return trial.ramp.lr, lambda _step: None
     if plateau is not None:
-        return lambda step: float(plateau.optimizer.param_groups[0]["lr"]), lambda step: None
+        return lambda _step: float(plateau.optimizer.param_groups[0]["lr"]), lambda _step: None
     schedule = make_lr_schedule(trial.lr_schedule, trial.parameters, trial.max_steps, steps_per_epoch=steps_per_epoch)
-    return lambda step: schedule.lr(trial.lr, step), schedule.momentum if cycles else lambda step: None
+    return lambda step: schedule.lr(trial.lr, step), schedule.momentum if cycles else lambda _step: None
 
 
 def _plateau(trial: TrialSpec) -> ReduceLROnPlateau | None:

@@ -72,6 +72,7 @@ def load_batch(workload: Workload, data: Dataset[Any], indices: Sequence[int] | 
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Return a batch, of whatever nesting, with its tensors on a device."""
     if isinstance(batch, Tensor):
         return batch.to(device, non_blocking=True)
     if isinstance(batch, Mapping):
@@ -82,6 +83,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 
 def outputs_of(workload: Workload, model: Any, batch: Batch) -> Outputs:
+    """Return the model's outputs for a batch: by the workload's `forward`, else by the batch's type."""
     if workload.forward is not None:
         return workload.forward(model, batch)
     return model(**batch) if isinstance(batch, Mapping) else model(batch[0])

@@ -100,14 +100,15 @@ def gpt_bytes(
         train_data=train_data,
         val_data=val_data,
         test_data=test_data,
-        criterion=lambda outputs, batch: outputs.loss,
+        criterion=lambda outputs, _batch: outputs.loss,
         metrics={"bits_per_byte": bits_per_byte},
         batch_size=batch_size,
         param_groups=decay_matrices_only,
     )
 
 
-def bits_per_byte(outputs: Outputs, batch: Batch) -> Tensor:
+def bits_per_byte(outputs: Outputs, _batch: Batch) -> Tensor:
+    """Return the loss in bits instead of nats: a scalar, in bits per byte."""
     bits: Tensor = outputs.loss / math.log(2)
     return bits
 

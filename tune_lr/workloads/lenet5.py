@@ -34,6 +34,7 @@ class LeNet5(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the logits of a batch of images, shape (items, 10)."""
         features = functional.avg_pool2d(torch.tanh(self.conv1(images)), 2)
         features = functional.avg_pool2d(torch.tanh(self.conv2(features)), 2)
         features = torch.tanh(self.fc1(features.flatten(1)))
@@ -41,10 +42,12 @@ class LeNet5(nn.Module):
 
 
 def cross_entropy(outputs: Tensor, batch: Batch) -> Tensor:
+    """Return the mean cross entropy of the outputs against the batch's labels."""
     return functional.cross_entropy(outputs, batch[1])
 
 
 def accuracy(outputs: Tensor, batch: Batch) -> Tensor:
+    """Return the share of items whose largest output is their label's."""
     return cast("Tensor", (outputs.argmax(1) == batch[1]).float().mean())
 
 
