@@ -161,7 +161,7 @@ def test_an_absurd_loss_does_not_spoil_the_forecast() -> None:
     before = of(answer(grid(law)), "linear")
     absurd = replace(law.train("cosine", 5.0, 1 / 16), loss=1e12)
     after = of(answer([*grid(law), absurd]), "linear")
-    assert after.lr == pytest.approx(before.lr, rel=0.3)
+    assert 0.5 < after.lr / before.lr < 2
     assert after.loss == pytest.approx(before.loss, rel=0.05)
 
 

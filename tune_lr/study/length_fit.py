@@ -6,11 +6,11 @@ Above an unknown floor C the final loss y is, in logarithms, a bottom and a vall
 
 The height q of the bottom and its place b are Gaussian processes over the schedule's curve and the length
 (`tune_lr.study.length_prior`). C, the shape of W, the noise and how the loss levels off with the length are parameters
-that no closed form gives: sets of them are drawn in a few rounds, each around the best of the round before (adaptive
-importance sampling: Cappe et al., "Population Monte Carlo", 2004), and each set is weighed by how well it explains the
-trainings. For one set the model is linear in q and b but for W, which is linearized at the current estimate again and
-again (Gauss-Newton; the evidence is Laplace's approximation: Rasmussen and Williams, "Gaussian Processes for Machine
-Learning", 2006, section 3.4).
+that no closed form gives. Sets of them are drawn from what is expected beforehand, and then resampled and moved while
+the likelihood of the trainings is raised from nothing to its full power (a sequential Monte Carlo sampler: Del Moral,
+Doucet and Jasra, 2006). For one set the model is linear in q and b but for W, which is linearized at the current
+estimate again and again (Gauss-Newton; the evidence is Laplace's approximation: Rasmussen and Williams, "Gaussian
+Processes for Machine Learning", 2006, section 3.4).
 
 A training that diverged says that b lies below its LR. One that ended far above the others says only that it is bad.
 
@@ -29,6 +29,7 @@ Notation
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,24 +41,28 @@ from tune_lr.study.length_prior import MOVES, Places, Schedule, covariance, expe
 Array = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
-SETS, ROUNDS = 64, 3
-WIDER, LEAST_WIDTH = 1.3, 0.05  # of the next round, against what the round before found; in standard deviations
-ITERATIONS = 8
+SETS = 64
+ENOUGH = 0.75  # so many of the sets, by their effective number, keep a say when the likelihood is raised
+LAST_MOVES = 5  # moves of all sets once the likelihood counts in full
+STEP = 1.0  # of a move, against what is best for a normal distribution of many dimensions
+LEAST_WIDTH = 0.05  # of a move, in standard deviations
+FIRST_ITERATIONS, ITERATIONS = 8, 2  # of Gauss-Newton: from scratch, and from where a set was before
 LONGEST_MOVE = 0.5  # of a bottom in one iteration, in decades
 # A loss that lies so many times the usual distance above the best of its length or shorter only says that it is bad.
 BAD, BAD_DEVIATION = 20.0, 0.1
 # A training that diverged lies at least so many decades above the bottom, give or take.
 EDGE, EDGE_DEVIATION = 0.15, 0.15
+FEW = 3
 SILENT = 1e6  # the largest variance: of a training that says nothing
-WALL = 0.7  # so many decades from the bottom and farther the valley's sides are nearly straight
-MISFIT = 0.2  # how wrong the valley's shape is, as a fraction of what it adds
+WALL = 0.5  # so many decades from the bottom and farther the valley's sides are nearly straight
+MISFIT = 0.1  # how wrong the valley's shape is, as a fraction of what it adds
 # Of each parameter the median beforehand, and the standard deviation of its logarithm.
-OFFSET = (3.0, 1.8)  # how far C lies below the best loss, in usual distances
+OFFSET = (12.0, 2.0)  # how far C lies below the best loss, in usual distances
 STEEPNESS = (0.8, 0.9)  # what the first decade below the bottom adds to z, if its side were no straighter farther off
 ASYMMETRY = (1.0, 0.7)  # how many times that the first decade above it
-NOISE = (0.02, 1.0)  # the standard deviation of z
+NOISE = (0.04, 1.0)  # the standard deviation of z
 FREEDOM = (1.0, 0.4)  # how far schedules and lengths may be off what is expected of them, in those units
-BEND = (0.3, 0.8)  # how the loss levels off with the length: `length_prior.missing_progress`
+BEND = (0.15, 0.8)  # how the loss levels off with the length: `length_prior.missing_progress`
 MEDIANS_AND_DEVIATIONS = (OFFSET, STEEPNESS, ASYMMETRY, NOISE, FREEDOM, BEND)
 FARTHEST = 3.0  # no parameter is so many standard deviations off
 
@@ -153,7 +158,9 @@ class Data:
         for i in ended:
             gaps[i] = y[i] - y[ended][lengths[ended] <= 1.001 * lengths[i]].min()
         distances = np.sort(gaps[gaps > 0])
-        usual = float(distances[len(distances) // 3]) if len(distances) else 1.0
+        # A third of the distances are smaller; of a few distances the smallest may be chance.
+        place = max(len(distances) // 3, min(len(distances) - 1, FEW))
+        usual = float(distances[place]) if len(distances) else 1.0
         return cls(
             x=np.log10([one.lr for one in kept]),
             y=y,
@@ -173,13 +180,13 @@ class Data:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What is known after the trainings: for each set of parameters a Gaussian process, and its weight."""
+    """What is known after the trainings: a Gaussian process for each of many sets of parameters, all
+    equally likely."""
 
     data: Data
     prior: LRPrior
     steps: float
     parameters: Parameters
-    weights: Array  # (sets,), they sum to 1
     on_q: Array  # what a training shows changes with q and with b at its place by so much, (sets, n)
     on_b: Array
     explained: Array  # S^-1 (shown - expected), (sets, n)
@@ -213,19 +220,19 @@ def fit(observations: Sequence[Observation], prior: LRPrior, steps: float, seed:
     """
     data = Data.of(observations, steps)
     rng = np.random.default_rng(seed)
-    dimensions = len(MEDIANS_AND_DEVIATIONS)
-    mean, root = np.zeros(dimensions), np.eye(dimensions)
-    for _ in range(ROUNDS):
-        drawn = standard_normal(SETS, dimensions, rng)
-        units = mean + drawn @ root.T
-        fitted, evidence = _solve(data, prior, Parameters.of(units, data.usual_distance))
-        log_weights = evidence + ((drawn**2).sum(axis=1) - (units**2).sum(axis=1)) / 2
-        weights = np.exp(log_weights - log_weights.max())
-        weights /= weights.sum()
-        mean = weights @ units
-        apart = units - mean
-        root = np.linalg.cholesky(WIDER**2 * (apart.T * weights) @ apart + LEAST_WIDTH**2 * np.eye(dimensions))
-    return Fitted(data, prior, steps, fitted.parameters, weights, *fitted.solution)
+    units = standard_normal(SETS, len(MEDIANS_AND_DEVIATIONS), rng)
+    start = np.broadcast_to(_start(data, prior), (SETS, len(data.x)))
+    solved = _solve(data, prior, units, start, FIRST_ITERATIONS)
+    power = 0.0
+    while power < 1.0:
+        step = _largest_step(solved.evidence, 1.0 - power)
+        power += step
+        solved = _moved(data, prior, solved.take(_resampled(step * solved.evidence, rng)), power, rng)
+    for _ in range(LAST_MOVES):
+        solved = _moved(data, prior, solved, 1.0, rng)
+    inverse = np.linalg.inv(solved.s).astype(np.float64)
+    explained = np.einsum("sij,sj->si", inverse, solved.rest)
+    return Fitted(data, prior, steps, solved.parameters, solved.on_q, solved.on_b, explained, inverse)
 
 
 def standard_normal(count: int, dimensions: int, rng: np.random.Generator) -> Array:
@@ -237,37 +244,64 @@ def standard_normal(count: int, dimensions: int, rng: np.random.Generator) -> Ar
 
 @dataclass(frozen=True)
 class _Solved:
+    """For each set the linear statements of the trainings, their covariance and the evidence."""
+
     parameters: Parameters
-    solution: tuple[Array, Array, Array, Array]  # the last four fields of Fitted
+    on_q: Array  # (sets, n)
+    on_b: Array  # (sets, n)
+    b: Array  # (sets, n)
+    rest: Array  # what is shown, less what is expected, (sets, n)
+    s: Array  # (sets, n, n)
+    evidence: Array  # its logarithm, (sets,)
+
+    def take(self, sets: Indices) -> "_Solved":
+        """Return some of the sets."""
+        arrays = (getattr(self, field.name)[sets] for field in fields(self)[1:])
+        return _Solved(self.parameters.take(sets), *arrays)
+
+    def merge(self, chosen: NDArray[np.bool_], other: "_Solved") -> "_Solved":
+        """Return the sets of `other` where chosen, else those of this."""
+        sets = np.arange(len(chosen)) + len(chosen) * chosen
+        both = Parameters(*(np.concatenate(pair) for pair in _pairs(self.parameters, other.parameters)))
+        arrays = (np.concatenate(pair)[sets] for pair in _pairs(self, other)[1:])
+        return _Solved(both.take(sets), *arrays)
 
 
-def _solve(data: Data, prior: LRPrior, parameters: Parameters) -> tuple[_Solved, Array]:
-    """Find q and b at the trainings for every set, and the logarithm of the evidence, (sets,)."""
-    mean_q, mean_b = expected(data.places, prior.at_full_length(), parameters.bend)
-    mean_q = mean_q + np.log(parameters.offset)[:, None]
-    k_q, k_b = covariance(data.places, data.places, prior.decades, parameters.freedom, parameters.bend)
-    z, diagonal = data.z(parameters.offset), np.arange(len(data.x))
-    q, b = mean_q, np.broadcast_to(_start(data, mean_b), z.shape)
-    for _ in range(ITERATIONS):
-        rows = _linearized(data, parameters, z, q, b)
-        s = k_q * rows.on_q[:, :, None] * rows.on_q[:, None, :] + k_b * rows.on_b[:, :, None] * rows.on_b[:, None, :]
-        s[:, diagonal, diagonal] += rows.variance
-        rest = rows.shown - rows.on_q * mean_q - rows.on_b * mean_b
-        explained: Array = np.linalg.solve(s, rest[:, :, None])[:, :, 0].astype(np.float64)
-        q = mean_q + np.einsum("sij,sj->si", k_q, rows.on_q * explained)
-        to = mean_b + np.einsum("sij,sj->si", k_b, rows.on_b * explained)
-        b = b + np.clip(to - b, -LONGEST_MOVE, LONGEST_MOVE)
-    inverse: Array = np.linalg.inv(s).astype(np.float64)
-    evidence = -((rest * explained).sum(axis=1) + np.linalg.slogdet(s)[1]) / 2 + rows.correction
-    # The density is one of losses, not of z. The lowest loss says nothing: it is where the floor is counted from.
-    ended = ~data.bad & ~data.diverged
-    evidence -= z[:, ended].sum(axis=1) - (np.log(parameters.offset) if ended.any() else 0.0)
-    return _Solved(parameters, (rows.on_q, rows.on_b, explained, inverse)), evidence
+def _pairs(a: Any, b: Any) -> list[tuple[Any, Any]]:
+    """The fields of two objects of one class, side by side."""
+    return [(getattr(a, field.name), getattr(b, field.name)) for field in fields(a)]
 
 
-def _start(data: Data, mean_b: Array) -> Array:
+def _largest_step(evidence: Array, most: float) -> float:
+    """By how much the power of the likelihood may rise, at most `most`, so that enough of the sets keep a say."""
+    steps = most * np.geomspace(1e-4, 1.0, 200)
+    weights = np.exp(steps[:, None] * (evidence - evidence.max()))
+    enough = weights.sum(axis=1) ** 2 / (weights**2).sum(axis=1) >= ENOUGH * len(evidence)
+    return float(steps[np.flatnonzero(enough)[-1]] if enough.any() else steps[0])
+
+
+def _resampled(log_weights: Array, rng: np.random.Generator) -> Indices:
+    """Sets, each as often as its weight says (systematic resampling)."""
+    weights = np.exp(log_weights - log_weights.max())
+    places = (np.arange(len(weights)) + rng.random()) / len(weights)
+    return np.searchsorted(np.cumsum(weights) / weights.sum(), places).clip(0, len(weights) - 1)
+
+
+def _moved(data: Data, prior: LRPrior, solved: _Solved, power: float, rng: np.random.Generator) -> _Solved:
+    """Each set, or another one near it: a step of random-walk Metropolis at that power of the likelihood."""
+    units = solved.parameters.units
+    dimensions = units.shape[1]
+    root = np.linalg.cholesky(np.cov(units.T) + LEAST_WIDTH**2 * np.eye(dimensions))
+    to = units + STEP * 2.38 / math.sqrt(dimensions) * rng.normal(size=units.shape) @ root.T
+    tried = _solve(data, prior, to, solved.b, ITERATIONS)
+    gain = power * (tried.evidence - solved.evidence) + ((units**2).sum(axis=1) - (to**2).sum(axis=1)) / 2
+    return solved.merge(np.log(rng.random(len(units))) < gain, tried)
+
+
+def _start(data: Data, prior: LRPrior) -> Array:
     """Where the search for the bottoms begins, (n,): as expected, but moved so that the best training of most lengths
     lies at its bottom."""
+    _, mean_b = expected(data.places, prior.at_full_length(), np.ones(1))
     good = np.flatnonzero(~data.bad & ~data.diverged)
     if not len(good):
         return mean_b
@@ -275,6 +309,30 @@ def _start(data: Data, mean_b: Array) -> Array:
     best = [good[lengths == u][np.argmin(data.y[good[lengths == u]])] for u in np.unique(lengths)]
     moved: Array = mean_b + float(np.median([data.x[i] - mean_b[i] for i in best]))
     return moved
+
+
+def _solve(data: Data, prior: LRPrior, units: Array, start: Array, iterations: int) -> _Solved:
+    """Find q and b at the trainings for every set, beginning with the bottoms `start`, (sets, n)."""
+    parameters = Parameters.of(units, data.usual_distance)
+    mean_q, mean_b = expected(data.places, prior.at_full_length(), parameters.bend)
+    mean_q = mean_q + np.log(parameters.offset)[:, None]
+    k_q, k_b = covariance(data.places, data.places, prior.decades, parameters.freedom, parameters.bend)
+    z, diagonal = data.z(parameters.offset), np.arange(len(data.x))
+    q, b = mean_q, start
+    for _ in range(iterations):
+        rows = _linearized(data, parameters, z, q, b)
+        s = k_q * rows.on_q[:, :, None] * rows.on_q[:, None, :] + k_b * rows.on_b[:, :, None] * rows.on_b[:, None, :]
+        s[:, diagonal, diagonal] += rows.variance
+        rest = rows.shown - rows.on_q * mean_q - rows.on_b * mean_b
+        explained = np.linalg.solve(s, rest[:, :, None])[:, :, 0]
+        q = mean_q + (k_q @ (rows.on_q * explained)[:, :, None])[:, :, 0]
+        to = mean_b + (k_b @ (rows.on_b * explained)[:, :, None])[:, :, 0]
+        b = b + np.clip(to - b, -LONGEST_MOVE, LONGEST_MOVE)
+    evidence = -((rest * explained).sum(axis=1) + np.linalg.slogdet(s)[1]) / 2 + rows.correction
+    # The density is one of losses, not of z. The lowest loss says nothing: it is where the floor is counted from.
+    ended = ~data.bad & ~data.diverged
+    evidence -= z[:, ended].sum(axis=1) - (np.log(parameters.offset) if ended.any() else 0.0)
+    return _Solved(parameters, rows.on_q, rows.on_b, b, rest, s, evidence)
 
 
 @dataclass(frozen=True)
@@ -297,7 +355,8 @@ def _linearized(data: Data, parameters: Parameters, z: Array, q: Array, b: Array
     margin = np.where(data.diverged, data.x - EDGE - b, q + walls - z)
     deviation = np.where(data.diverged, EDGE_DEVIATION, np.sqrt(noise) + BAD_DEVIATION)
     log_likelihood = log_ndtr(margin / deviation)
-    gradient = np.exp(norm.logpdf(margin / deviation) - log_likelihood) / deviation
+    log_density = -((margin / deviation) ** 2) / 2 - math.log(2 * math.pi) / 2
+    gradient = np.exp(log_density - log_likelihood) / deviation
     variance = np.where(soft, 1 / np.maximum(gradient * (gradient + margin / deviation**2), 1 / SILENT), noise)
     on_q = np.where(data.diverged, 0.0, np.ones_like(z))
     on_b = np.where(data.diverged, -1.0, -slope)

@@ -26,7 +26,7 @@ from tune_lr.study.length_prior import Schedule
 
 Array = NDArray[np.float64]
 
-LIKELIEST = 24  # sets of parameters that are looked at
+LOOKED_AT = 24  # sets of parameters that are looked at
 QUANTILES = norm.ppf((np.arange(16) + 0.5) / 16)  # of how a training may turn out
 EVERY_SCHEDULE = 0.3  # what the LRs of all schedules are worth together, against that of the best
 DIVERGES = (0.6, 0.3)  # where a training is expected to diverge: decades above the bottom, and their deviation
@@ -43,8 +43,7 @@ def expected_gains(
     The losses of `candidates` and of `running` trainings are not looked at. A candidate that was trained already, or
     that is being trained, gains nothing: with the same seed it would show the same.
     """
-    sets = np.argsort(-fitted.weights)[:LIKELIEST]
-    weights = fitted.weights[sets] / fitted.weights[sets].sum()
+    sets = np.arange(LOOKED_AT)
     parameters = fitted.parameters.take(sets)
     m, n, trainings = len(schedules), len(candidates), [*candidates, *running]
     everything = [*schedules, *(one.schedule for one in trainings)]
@@ -78,7 +77,7 @@ def expected_gains(
     # A training that diverges shows little.
     unsure = np.sqrt(np.maximum(joint[:, of_b[:n], of_b[:n]], 0.0) + DIVERGES[1] ** 2)
     holds = ndtr((DIVERGES[0] - away[:, :n]) / unsure)
-    gains: Array = weights @ (np.exp(level.min(axis=1))[:, None] * (choice + lrs) * holds)
+    gains: Array = (np.exp(level.min(axis=1))[:, None] * (choice + lrs) * holds).mean(axis=0)
     return np.where(_trained(fitted, candidates, running), 0.0, gains)
 
 

@@ -28,15 +28,17 @@ from tune_lr.lr.convex_bound import convex_bound
 Array = NDArray[np.float64]
 
 # The mean and the standard deviation of each coefficient.
-PEAK = (1.2, 0.4)  # of r, in b
+PEAK = (1.1, 0.4)  # of r, in b
 MOVES = (-0.4, 0.3)  # of u, in b: how the best LR of a constant schedule moves with the length
 MOVES_LESS = (0.05, 0.2)  # of u * r, in b: how much less that of a schedule does that wants a high peak
-QUALITY = (0.8, 0.4)  # of k, in q
+QUALITY = (0.6, 0.4)  # of k, in q
 FALLS = (0.8, 0.6)  # of g, in q: how the loss falls with the length
 LEVEL = 3.0  # the standard deviation of the level of q
 # The standard deviations of what is left: for each schedule, for a decade of length, and off the straight line.
-PEAK_OWN, PEAK_OWN_SLOPE, PEAK_BENT = 0.12, 0.08, 0.18
-QUALITY_OWN, QUALITY_OWN_SLOPE, QUALITY_BENT = 0.15, 0.1, 0.08
+PEAK_OWN, PEAK_OWN_SLOPE, PEAK_BENT = 0.12, 0.08, 0.15
+QUALITY_OWN, QUALITY_OWN_SLOPE, QUALITY_BENT = 0.25, 0.2, 0.15
+# The same off the straight line for all schedules together.
+PEAK_BENT_TOGETHER, QUALITY_BENT_TOGETHER = 0.1, 0.2
 BENT_DECADES = 0.6  # over how many decades of length a deviation from the straight line reaches
 # How much other parameters, from one end of their range to the other, may change b and q, and how far that reaches.
 OTHER_PEAK, OTHER_QUALITY, OTHER_REACH = 0.3, 0.3, 0.7
@@ -146,5 +148,6 @@ def covariance(a: Places, b: Places, decades: float, freedom: Array, bend: Array
     if a.others.shape[1]:
         others = a.others_alike(b)
         line_q, line_b = line_q + OTHER_QUALITY**2 * others, line_b + OTHER_PEAK**2 * others
+    left_q, left_b = left_q + QUALITY_BENT_TOGETHER**2 * bent, left_b + PEAK_BENT_TOGETHER**2 * bent
     squared = freedom[:, None, None] ** 2
     return line_q + squared * left_q, line_b + squared * left_b
