@@ -1,11 +1,13 @@
-"""Whoever looks on cannot end a study."""
+"""Several observers of one study hear the same, and none of them can end it."""
 
 from pathlib import Path
 
-from simulated import config_of, execute, open_study
+from simulated import Log, config_of, execute, open_study
+from tune_lr.lr.bounds import LRBounds
 from tune_lr.records.observer import Observer
 from tune_lr.records.row import TrialRow
-from tune_lr.records.trial import TrialSpec
+from tune_lr.records.trial import Report, TrialSpec
+from tune_lr.study.observers import Observers
 
 
 class Raises(Observer):
@@ -42,3 +44,23 @@ def test_an_observer_that_raises_is_told_nothing_more_and_the_study_ends_well(tm
     assert listens.ended == len(study.rows()) > 2
     troubles = [notice for notice in listens.notices if "Raises failed" in notice]
     assert troubles == ["Raises failed and is told nothing more (RuntimeError: the terminal is gone)"]
+
+
+def test_every_event_goes_to_every_observer_in_its_order() -> None:
+    heard = [Log(), Log()]
+    observers = Observers(heard)
+    spec = TrialSpec(3, "search", 0, 8)
+    observers.phase_started("search", 5)
+    observers.trial_started(spec)
+    observers.trial_reported(spec, Report(2))
+    observers.trial_ended(spec, TrialRow(3, "search", "complete", "constant", 0.1, {}, 0, 8))
+    observers.bounds_found(LRBounds(None, None, None, "no_descent", "", replicates=1))
+    observers.notice("a word")
+    assert heard[0].events == heard[1].events == [
+        ("phase_started", ("search", 5)),
+        ("trial_started", 3),
+        ("trial_reported", 3),
+        ("trial_ended", 3),
+        ("bounds_found", "no_descent"),
+        ("notice", "a word"),
+    ]  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any
 
 from tune_lr.config.load import parse_config
 from tune_lr.config.model import Config
+from tune_lr.records.observer import Observer
 from tune_lr.records.trial import Report, TrialFacts, TrialSpec
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.study import Study
@@ -176,7 +177,7 @@ def execute(study: Study, *, slots: int = 1, train: Train = train, reports: int 
                 del running[slot]
 
 
-class Log:
+class Log(Observer):
     """An observer that keeps every event as (name, number or argument)."""
 
     def __init__(self) -> None:
