@@ -22,7 +22,9 @@ import numpy as np
 
 from tune_lr.records.looks import SCHEDULES
 from tune_lr.records.row import TrialRow
-from tune_lr.store.study_dir import CURVE_COLUMNS, RANGE_CURVE_COLUMNS, StudyDir
+from tune_lr.store.curves import CURVE_COLUMNS, RANGE_CURVE_COLUMNS, append_points, start_curve
+from tune_lr.store.files import write_json
+from tune_lr.store.study_dir import StudyDir
 
 REPORTS = 20  # validations of a full trial
 RAMPS, FINALISTS, SEEDS, FIXED_OF_EACH = 3, 3, 3, 2
@@ -41,7 +43,7 @@ def make_study(root: Path, trials: int, points: int) -> StudyDir:
     }  # fmt: skip
     study.create({"name": study.name, "created": "2026-01-15T10:12:44+00:00", "config": config})
     bounds = {"low": 0.01, "high": 1.2, "suggestion": 0.2, "status": "ok", "reason": "", "replicates": RAMPS}
-    study.write_json(study.bounds_json, bounds)
+    write_json(study.bounds_json, bounds)
     kinds = ["range_test"] * RAMPS
     kinds += ["fixed"] * FIXED_OF_EACH * len(SCHEDULES)
     kinds += ["search"] * (trials - len(kinds) - FINALISTS * SEEDS)
@@ -64,8 +66,8 @@ def _ramp(study: StudyDir, number: int, points: int, random: np.random.Generator
     losses = (
         2.3 - 2 / (1 + (0.05 / lrs) ** 1.5) + 20 * np.clip(np.log10(lrs), 0, None) ** 2 + random.normal(0, 0.05, points)
     )
-    study.start_curve(study.range_curve(number), RANGE_CURVE_COLUMNS)
-    study.append_curve(study.range_curve(number), zip(range(1, points + 1), lrs.tolist(), losses.tolist(), strict=True))
+    start_curve(study.range_curve(number), RANGE_CURVE_COLUMNS)
+    append_points(study.range_curve(number), zip(range(1, points + 1), lrs.tolist(), losses.tolist(), strict=True))
     return TrialRow(number, "range_test", "complete", "ramp", 10.0, {}, number, points)
 
 
@@ -84,10 +86,10 @@ def _trial(study: StudyDir, number: int, kind: str, points: int, random: np.rand
     validated = np.full(steps, np.nan)
     validated[every - 1 :: every] = goal + 2.2 * np.exp(-9 * t[every - 1 :: every]) + random.normal(0, 0.002)
     study.start_trial(number, {})
-    study.start_curve(study.curve(number), [*CURVE_COLUMNS, "val_loss"])
+    start_curve(study.curve(number), [*CURVE_COLUMNS, "val_loss"])
     cells = ([None if math.isnan(value) else value for value in column] for column in
              (range(1, steps + 1), (lr * factor).tolist(), losses.tolist(), validated.tolist()))  # fmt: skip
-    study.append_curve(study.curve(number), zip(*cells, strict=True))
+    append_points(study.curve(number), zip(*cells, strict=True))
     measured = validated[np.isfinite(validated)]
     metrics = {"val_loss": float(measured[-1])} if len(measured) else {}
     label = f"{name} number {number}" if kind == "fixed" else ""

@@ -220,6 +220,8 @@ def test_curves_measured_elsewhere_are_read_without_torch_or_ray() -> None:
     assert isinstance(lr.min, float)
     assert isinstance(lr.max, float)
     assert first.startswith(f"LR bounds: {lr.min:.3g} to {lr.max:.3g}, ")
+    assert isinstance(lr.min, float)
+    assert isinstance(lr.max, float)
     assert lr.min < float(first.split()[-1]) < float(peak.split()[-1]) < lr.max
 
 

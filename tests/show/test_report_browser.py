@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, Dialog, Page, Request, sync_playwright
 
 from sample_study import CODE, CONFIRM, FIXED, SEARCH, write_sample_study
 from tune_lr.show.report.write import write_page
+from tune_lr.store.files import read_yaml, write_json, write_yaml
 from tune_lr.store.study_dir import StudyDir
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -37,15 +38,15 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> StudyDir:
 
 
 class Opened:
-    """A report in a tab of its own, with all that it said on the console and asked for."""
+    """A report in a tab of its own, with its messages on the console and its requests."""
 
     def __init__(self, browser: Browser, study: StudyDir, before: str = "", **context: Any) -> None:
-        self.said: list[str] = []
+        self.messages: list[str] = []
         self.requests: list[Request] = []
         self.context = browser.new_context(**context)
         self.page: Page = self.context.new_page()
-        self.page.on("console", lambda message: self.said.append(message.text))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on("console", lambda message: self.messages.append(message.text))
+        self.page.on("pageerror", lambda error: self.messages.append(str(error)))
         self.page.on("dialog", self._dismiss)
         self.page.on("request", lambda request: self.requests.append(request))
         if before:
@@ -53,7 +54,7 @@ class Opened:
         self.page.goto(study.report_html.as_uri())
 
     def _dismiss(self, dialog: Dialog) -> None:
-        self.said.append(dialog.message)
+        self.messages.append(dialog.message)
         dialog.dismiss()
 
     def trials(self) -> list[int]:
@@ -74,7 +75,7 @@ def shared(browser: Browser, study: StudyDir) -> Opened:
 def opened(shared: Opened) -> Iterator[Opened]:
     """One tab for several tests, each of which leaves the table's order behind it and nothing else."""
     yield shared
-    assert shared.said == []
+    assert shared.messages == []
     assert len(shared.requests) == 1
 
 
@@ -166,8 +167,8 @@ def test_pointing_at_a_curve_says_what_it_is(opened: Opened) -> None:
     box = chart.locator(".series[data-key=exponential]").bounding_box()
     assert box is not None
     opened.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    said = chart.locator(".tip").inner_text()
-    assert re.fullmatch(r"trial 6, exponential, lr 0\.18: complete after 310 steps, val_loss 0\.\d+", said)
+    tip = chart.locator(".tip").inner_text()
+    assert re.fullmatch(r"trial 6, exponential, lr 0\.18: complete after 310 steps, val_loss 0\.\d+", tip)
     opened.page.mouse.move(0, 0)
     assert chart.locator(".tip").count() == 0
 
@@ -189,7 +190,7 @@ def test_the_code_is_copied(browser: Browser, study: StudyDir, before: str) -> N
     opened.page.evaluate(PASTED)
     opened.page.keyboard.press("Control+V")
     assert opened.page.locator("textarea").input_value().strip() == CODE.strip()
-    assert opened.said == []
+    assert opened.messages == []
     opened.context.close()
 
 
@@ -211,7 +212,7 @@ def test_on_a_phone_the_page_does_not_scroll_sideways(browser: Browser, study: S
     assert opened.width() == NARROW["width"]
     widths = opened.page.locator(".chart").evaluate_all("all => all.map(e => e.getBoundingClientRect().right)")
     assert max(widths) <= NARROW["width"]
-    assert opened.said == []
+    assert opened.messages == []
     opened.context.close()
 
 
@@ -240,11 +241,11 @@ def test_hostile_texts_neither_run_nor_break_the_page(browser: Browser, tmp_path
     rows = [replace(row, **hostile) if row.number in (3, 9) else row for row in study.read_rows()]
     study.write_rows([replace(row, label=HOSTILE) if row.label == "gamma 0.3" else row for row in rows])
     described = study.read_study()
-    study.write_yaml(study.study_yaml, {**described, "name": HOSTILE, "packages": {HOSTILE: HOSTILE}})
-    best = study.read_yaml(study.best_yaml)
-    study.write_yaml(study.best_yaml, {**best, "verdict": HOSTILE, "code": HOSTILE, "test": {HOSTILE: 0.5}})
+    write_yaml(study.study_yaml, {**described, "name": HOSTILE, "packages": {HOSTILE: HOSTILE}})
+    best = read_yaml(study.best_yaml)
+    write_yaml(study.best_yaml, {**best, "verdict": HOSTILE, "code": HOSTILE, "test": {HOSTILE: 0.5}})
     bounds = study.read_json(study.bounds_json)
-    study.write_json(study.bounds_json, {**bounds, "reason": HOSTILE})
+    write_json(study.bounds_json, {**bounds, "reason": HOSTILE})
     write_page(study)
     opened = Opened(browser, study)
     assert opened.page.locator(".verdict").inner_text() == HOSTILE
@@ -256,7 +257,7 @@ def test_hostile_texts_neither_run_nor_break_the_page(browser: Browser, tmp_path
     assert button.get_attribute("aria-pressed") == "false"
     opened.page.locator("#filter-schedule").select_option(HOSTILE)
     assert opened.trials() == [3, 9]
-    assert opened.said == []
+    assert opened.messages == []
     assert len(opened.requests) == 1
     opened.context.close()
 
@@ -268,5 +269,5 @@ def test_a_script_that_got_into_the_page_would_not_run(browser: Browser, study: 
     copy.report_html.write_text(page)
     opened = Opened(browser, copy)
     assert opened.page.title() == "sample: LR study"
-    assert any("Content Security Policy" in said for said in opened.said)
+    assert any("Content Security Policy" in message for message in opened.messages)
     opened.context.close()

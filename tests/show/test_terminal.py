@@ -159,9 +159,9 @@ def test_the_plan_says_trials_steps_and_schedules() -> None:
     assert "3 ramps of 300 steps, LR 1e-05 to 10" in text
     assert "48 trials of at most 100 steps: constant, step, exponential, cosine, onecycle, cyclic" in text
     assert "TPE proposes, the best 1/3 go on from step 25" in text
-    said = " ".join(text.split())
-    who = "the best of 3 LR schedules and 2 runners-up, 3 fresh seeds each"
-    assert f"{who}, up to 5 where that may tell them apart" in said
+    text = " ".join(text.split())
+    finalists = "the best of 3 LR schedules and 2 runners-up, 3 fresh seeds each"
+    assert f"{finalists}, up to 5 where that may tell them apart" in text
     assert f"{3 * 300 + (48 + 25) * 100:,} at most" in text
 
 
@@ -169,19 +169,19 @@ def test_the_plan_says_what_a_budget_buys() -> None:
     console, out = plain_console()
     config = load_config("lenet5_mnist", [*SHORT, "budget=20x", "num_trials=null"])
     show_plan(console, "first", config, plan(config))
-    said = " ".join(out.getvalue().split())
-    assert "20x, full trainings of 100 steps, LR range test and confirmation included" in said
-    assert "at least 7, as many trials as it buys, each of at most 100 steps" in said  # 9 for ramps, 4 for 2 x 2
-    assert "the best of 2 LR schedules, 2 fresh seeds each" in said
-    assert "2,000 at most" in said
+    text = " ".join(out.getvalue().split())
+    assert "20x, full trainings of 100 steps, LR range test and confirmation included" in text
+    assert "at least 7, as many trials as it buys, each of at most 100 steps" in text  # 9 for ramps, 4 for 2 x 2
+    assert "the best of 2 LR schedules, 2 fresh seeds each" in text
+    assert "2,000 at most" in text
     console, out = plain_console()
     config = load_config("lenet5_mnist", [*SHORT, "budget=30m"])
     show_plan(console, "first", config, plan(config))
-    said = " ".join(out.getvalue().split())
-    assert "30m, of time" in said
-    assert "as many trials as it buys, at most 48, each of at most 100 steps" in said
-    assert "at most to come" not in said
-    assert "steps " not in said.split("confirm")[1]
+    text = " ".join(out.getvalue().split())
+    assert "30m, of time" in text
+    assert "as many trials as it buys, at most 48, each of at most 100 steps" in text
+    assert "at most to come" not in text
+    assert "steps " not in text.split("confirm")[1]
 
 
 def test_a_search_that_a_budget_ends_counts_no_trials_to_come() -> None:
@@ -208,9 +208,9 @@ def test_the_plan_of_a_range_test_alone_names_no_trials(config: Config) -> None:
 def test_the_plan_leaves_out_what_is_switched_off() -> None:
     config = load_config("lenet5_mnist", ["parameters.lr={min: 0.01, max: 1}", "confirm.top=0", "pruner={name: none}"])
     console, out = plain_console()
-    show_plan(console, "first", config, plan(config), slots=2, where=" on one node")
+    show_plan(console, "first", config, plan(config), slots=2)
     assert "slots" in out.getvalue()
-    assert "2 of 1 worker, 1 CPU each on one node" in out.getvalue()
+    assert "2 of 1 worker, 1 CPU each" in out.getvalue()
     assert "nothing is pruned" in out.getvalue()
     assert "ramps" not in out.getvalue()
     assert "confirm" not in out.getvalue()

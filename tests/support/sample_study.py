@@ -1,4 +1,4 @@
-"""Writes a small study directory that looks like a real one, without training anything."""
+"""Write a small study directory that looks like a real one, without training anything."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from tune_lr.records.row import TrialRow
-from tune_lr.store.study_dir import CURVE_COLUMNS, RANGE_CURVE_COLUMNS, StudyDir
+from tune_lr.store.curves import CURVE_COLUMNS, RANGE_CURVE_COLUMNS, append_points, start_curve
+from tune_lr.store.files import write_json, write_yaml
+from tune_lr.store.study_dir import StudyDir
 
 STEPS, REPORT_EVERY = 310, 31
 
@@ -92,7 +94,7 @@ FIRST_FIXED = FIRST_CONFIRM + len(CONFIRM)
 
 
 def write_sample_study(root: Path, best: bool = True, bounds: bool = True, fixed: bool = False) -> StudyDir:
-    """`fixed` adds the configurations of FIXED, trained beside the searched ones."""
+    """Write a study; `fixed` adds the trials of the configurations in FIXED to the searched ones."""
     study = StudyDir(root)
     study.create(
         {
@@ -118,7 +120,7 @@ def write_sample_study(root: Path, best: bool = True, bounds: bool = True, fixed
     rows = _timed(rows)
     study.write_rows(rows)
     if bounds:
-        study.write_json(
+        write_json(
             study.bounds_json,
             {
                 "low": 0.011, "high": 1.2, "suggestion": 0.24, "status": "ok", "replicates": 3,
@@ -126,12 +128,12 @@ def write_sample_study(root: Path, best: bool = True, bounds: bool = True, fixed
             },
         )  # fmt: skip
     if best:
-        study.write_yaml(study.best_yaml, _best(rows))
+        write_yaml(study.best_yaml, _best(rows))
     return study
 
 
 def _timed(rows: list[TrialRow]) -> list[TrialRow]:
-    """Two slots, each trial on the one that is free first; a phase begins when the one before has ended."""
+    """Return the rows on two slots, each on the slot that is free first; a phase begins when the last one has ended."""
     free, timed = [0.0, 0.0], []
     for phase in ("range_test", "search", "confirm"):
         for row in (row for row in rows if row.phase == phase):
@@ -144,14 +146,14 @@ def _timed(rows: list[TrialRow]) -> list[TrialRow]:
 
 def _ramp(study: StudyDir, number: int) -> TrialRow:
     random = np.random.default_rng(number)
-    study.start_curve(study.range_curve(number), RANGE_CURVE_COLUMNS)
+    start_curve(study.range_curve(number), RANGE_CURVE_COLUMNS)
     steps, points = 270 - 4 * number, []
     for step in range(steps):
         lr = 1e-5 * 10 ** (6 * step / 299)
         fall = 2.05 / (1 + (0.06 / lr) ** 1.7)
         burst = 0.6 * max(0.0, math.log10(lr / 0.9)) ** 2 * 8
         points.append((step, lr, 2.31 - fall + burst + float(random.normal(0, 0.05 + 0.1 * fall / 2))))
-    study.append_curve(study.range_curve(number), points)
+    append_points(study.range_curve(number), points)
     return TrialRow(number, "range_test", "complete", "ramp", 10.0, {}, number, steps, {}, 2.1)
 
 
@@ -174,7 +176,7 @@ def _trial(
     progress = np.cumsum(np.minimum(np.array(factor) * lr, 0.5))
     columns = (*CURVE_COLUMNS, "val_loss", "val_accuracy")
     study.start_trial(number, {"lr_schedule": name, "lr": lr, **parameters})
-    study.start_curve(study.curve(number), columns)
+    start_curve(study.curve(number), columns)
     points, metrics = [], {}
     for step in range(steps):
         noise = 0.03 * lr * factor[step] / 0.3
@@ -188,7 +190,7 @@ def _trial(
             point[3:] = [validated, max(0.1, 1 - validated * 0.3)]
             metrics = {"val_loss": validated, "val_accuracy": max(0.1, 1 - validated * 0.3)}
         points.append(point)
-    study.append_curve(study.curve(number), points)
+    append_points(study.curve(number), points)
     reasons = {"diverged": "loss 64.1 at step 48", "failed": "worker died three times", "pruned": "rung 62"}
     qualified = {f"{name}.{key}": value for key, value in parameters.items()}
     return TrialRow(
@@ -243,13 +245,13 @@ def _best(rows: list[TrialRow]) -> dict[str, Any]:
         "finalists": finalists,
         "families": [
             {
-                "lr_schedule": one["lr_schedule"],
-                "lr": one["lr"],
-                "value": one["mean"],
-                "trial": one["trial"],
+                "lr_schedule": finalist["lr_schedule"],
+                "lr": finalist["lr"],
+                "value": finalist["mean"],
+                "trial": finalist["trial"],
                 "trials": 2,
             }
-            for one in finalists
+            for finalist in finalists
         ],
         "verdict": "onecycle at lr 0.31 is better than cosine at lr 0.12 on both seeds.",
         "test": {"loss": 0.0912, "accuracy": 0.9725},

@@ -42,11 +42,11 @@ def _run_ramps(options: Namespace) -> int:
 
 def _print_bounds(directory: "StudyDir", as_json: bool) -> None:
     """Print what the finished range test has found, in a form to go on with."""
-    found = directory.read_json(directory.bounds_json)
+    record = directory.read_json(directory.bounds_json)
     bounds = directory.read_bounds()
     if as_json:
-        print(json.dumps(found, indent=2, allow_nan=False))
-    elif bounds.status == "ok" and "combinations" not in found:  # no single line could say the bounds of several
+        print(json.dumps(record, indent=2, allow_nan=False))
+    elif bounds.status == "ok" and "combinations" not in record:  # no single line could say the bounds of several
         print(_lines_to_paste(bounds))
 
 

@@ -44,8 +44,8 @@ def range_test_chart(ramps: Sequence[Columns], bounds: LRBounds | None) -> Chart
 
 
 def _title(bounds: LRBounds | None) -> str:
-    said = (bounds.reason or bounds.status) if bounds else ""
-    return f"LR range test: {said}" if said else "LR range test"
+    conclusion = (bounds.reason or bounds.status) if bounds else ""
+    return f"LR range test: {conclusion}" if conclusion else "LR range test"
 
 
 def _loss_axis(series: Sequence[Series], smoothed_losses: Sequence[Array]) -> Axis:

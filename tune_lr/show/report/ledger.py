@@ -70,8 +70,8 @@ def rungs_of(study: ReportedStudy) -> list[Rung]:
     rungs = []
     for step in sorted({ends[row.number] for row in pruned}):
         arrived = sum(end >= step for end in ends.values())
-        here = Counter(row.lr_schedule for row in pruned if ends[row.number] == step)
-        rungs.append(Rung(step, arrived, {name: here[name] for name in sort_schedules(here)}))
+        ended = Counter(row.lr_schedule for row in pruned if ends[row.number] == step)
+        rungs.append(Rung(step, arrived, {name: ended[name] for name in sort_schedules(ended)}))
     return rungs
 
 

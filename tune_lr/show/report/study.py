@@ -136,10 +136,10 @@ def _settings(config: Mapping[str, Any]) -> Settings:
 def _read_range_tests(directory: StudyDir, rows: Sequence[TrialRow]) -> list[RangeTest]:
     curves = {int(path.stem.split("-")[1]): _columns(path) for path in directory.range_curves()}
     ramps = {number: curve for number, curve in curves.items() if curve}
-    found = directory.read_json(directory.bounds_json) if directory.bounds_json.exists() else None
-    combinations: list[dict[str, Any]] = (found or {}).get("combinations") or []
+    record = directory.read_json(directory.bounds_json) if directory.bounds_json.exists() else None
+    combinations: list[dict[str, Any]] = (record or {}).get("combinations") or []
     if not combinations:
-        return [RangeTest("range_test", "", list(ramps.values()), None if found is None else _bounds(found))]
+        return [RangeTest("range_test", "", list(ramps.values()), None if record is None else _bounds(record))]
     settings = {row.number: setting(row.parameters) for row in rows if row.phase == "range_test"}
     tests: list[RangeTest] = []
     for entry in combinations:
@@ -150,14 +150,14 @@ def _read_range_tests(directory: StudyDir, rows: Sequence[TrialRow]) -> list[Ran
     return tests
 
 
-def _bounds(found: Mapping[str, Any]) -> LRBounds:
+def _bounds(record: Mapping[str, Any]) -> LRBounds:
     return LRBounds(
-        low=found.get("low"),
-        high=found.get("high"),
-        suggestion=found.get("suggestion"),
-        status=str(found.get("status") or ""),
-        reason=str(found.get("reason") or ""),
-        replicates=int(found.get("replicates") or 0),
+        low=record.get("low"),
+        high=record.get("high"),
+        suggestion=record.get("suggestion"),
+        status=str(record.get("status") or ""),
+        reason=str(record.get("reason") or ""),
+        replicates=int(record.get("replicates") or 0),
     )
 
 

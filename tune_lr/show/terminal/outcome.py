@@ -54,10 +54,10 @@ def show_report(console: Console, outcome: Outcome) -> None:
 
 def _print_bounds(console: Console, bounds_of: Mapping[str, LRBounds]) -> None:
     """Print the bounds of each combination of batch size and optimizer that has some, below an empty line."""
-    found = {combination: bounds for combination, bounds in bounds_of.items() if bounds.status == "ok"}
-    if found:
+    readable = {combination: bounds for combination, bounds in bounds_of.items() if bounds.status == "ok"}
+    if readable:
         console.print()
-    for combination, bounds in found.items():
+    for combination, bounds in readable.items():
         line = f"LR bounds    {bounds.low:.3g} to {bounds.high:.3g}   {combination}".rstrip()
         console.print(line, markup=False, highlight=False)
 

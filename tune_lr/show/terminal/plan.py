@@ -18,13 +18,11 @@ from tune_lr.show.terminal.words import count_text, plain_table
 _Line = tuple[str, str]  # what it is about, and the text
 
 
-def show_plan(
-    console: Console, name: str, config: Config, plan: Plan, slots: int | None = None, where: str = ""
-) -> None:
-    """Print what will run. `slots` are those of a cluster that is known, and `where` says which."""
+def show_plan(console: Console, name: str, config: Config, plan: Plan, slots: int | None = None) -> None:
+    """Print what will run. `slots` are those of a cluster that is known."""
     table = Table.grid(padding=(0, 2, 0, 0))
     lines = [
-        _slots_line(config, slots, where),
+        _slots_line(config, slots),
         *_budget_lines(config, plan),
         *_range_test_lines(config, plan),
         *_fixed_lines(config, plan),
@@ -73,13 +71,13 @@ def _gpus_text(scaling: Scaling) -> str:
     return f" and {scaling.gpus_per_worker:g} GPU" if scaling.gpus_per_worker else ""
 
 
-def _slots_line(config: Config, slots: int | None, where: str) -> _Line:
+def _slots_line(config: Config, slots: int | None) -> _Line:
     scaling = config.scaling
     workers = count_text(scaling.workers_per_trial, "worker")
     each = f"{workers}, {scaling.cpus_per_worker} CPU{_gpus_text(scaling)} each"
     if slots is None:
         return "slot", f"{each}; as many slots as fit"
-    return "slots", f"{slots} of {each}{where}"
+    return "slots", f"{slots} of {each}"
 
 
 def _budget_lines(config: Config, plan: Plan) -> list[_Line]:

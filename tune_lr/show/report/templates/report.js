@@ -132,15 +132,15 @@
       });
       var box = svg.getBoundingClientRect(), atX = (event.clientX - box.left) * width / box.width, atY = (event.clientY - box.top) * width / box.width;
       var off = hiddenKeys(element), best = null, least = 45 * 45;
-      points.forEach(function (one) {
-        if (off.has(one.series.key)) return;
-        for (var i = 0; i < one.x.length; i++) {
-          var distance = (one.x[i] - atX) * (one.x[i] - atX) + (one.y[i] - atY) * (one.y[i] - atY);
-          if (distance < least) { least = distance; best = {of: one, i: i}; }
+      points.forEach(function (line) {
+        if (off.has(line.series.key)) return;
+        for (var i = 0; i < line.x.length; i++) {
+          var distance = (line.x[i] - atX) * (line.x[i] - atX) + (line.y[i] - atY) * (line.y[i] - atY);
+          if (distance < least) { least = distance; best = {line: line, i: i}; }
         }
       });
       if (!best) return leave();
-      var series = best.of.series, px = best.of.x[best.i], py = best.of.y[best.i];
+      var series = best.line.series, px = best.line.x[best.i], py = best.line.y[best.i];
       if (!tip) {
         ring = node(svg, "circle", {"class": "nearest", r: 6});
         tip = element.appendChild(document.createElement("div"));
