@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from tune_lr.records.answer import Answer
+from tune_lr.show.text import MISSING
 
 UNKNOWN_TRIAL = -1
-UNKNOWN = "–"
 
 # What stands for the keys that a finalist lacks. The page shows none of these as a result.
 _UNKNOWN_FINALIST: Mapping[str, Any] = {
-    "lr_schedule": UNKNOWN,
+    "lr_schedule": MISSING,
     "lr": math.nan,
     "parameters": {},
     "trial": UNKNOWN_TRIAL,
