@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 import pytest
+import wandb
 from PIL import Image
 
 import simulated
@@ -128,6 +129,7 @@ def synced(home: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran
         directory, rows, tracker = run(tmp_path_factory.mktemp("offline") / "first", CONFIG, "offline")
         assert (tracker.trouble, tracker.mode) == ("", "offline")
         use(server, patch)
+        wandb.teardown()  # in this process another test may have used another server
 
         def breaks_off(name: str) -> None:
             if len(server.runs) == 5:
@@ -326,6 +328,7 @@ def test_the_workspace_opens_arranged(
     use(ran.server, monkeypatch)
     ran.server.views.clear()
     (ran.directory.wandb / "dashboard.json").unlink(missing_ok=True)
+    capsys.readouterr()  # what the fixture has printed
     assert main(["dashboard", str(ran.directory.root)]) == 0
     ((ident, view),) = ran.server.views.items()
     assert capsys.readouterr().out == f"{ran.server.url}/{ENTITY}/tune-lr?nw={view['name'][3:-2]}\n"

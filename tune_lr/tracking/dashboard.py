@@ -9,6 +9,7 @@ from tune_lr.config.model import Config
 from tune_lr.errors import ResourceError, one_line
 from tune_lr.records.looks import schedule_color
 from tune_lr.records.parameters import BATCH_SIZE, OPTIMIZER, optimizer_prefix
+from tune_lr.store.files import write_json
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.tracking.key import check_server, default_entity, server_url
 from tune_lr.tracking.rows import x_axis
@@ -16,10 +17,11 @@ from tune_lr.tracking.runs import run_id
 
 SAVED = "dashboard.json"  # in the study's wandb/: where the workspace is, so that it is saved again and not twice
 BEST = 3
+TABLES = ("best_of_family", "leaderboard")  # of the run that sums the study up
 
 
 def save_dashboard(config: Config, directory: StudyDir, study_id: str) -> str:
-    """Saves the study's workspace, or saves it again; returns its address.
+    """Save the study's workspace, or save it again; return its address.
 
     Raises InputError where there is no key or a wrong one, ResourceError where the server or the extra is missing.
     """
@@ -43,7 +45,7 @@ def save_dashboard(config: Config, directory: StudyDir, study_id: str) -> str:
     except Exception as error:  # wandb has many
         what = f"{type(error).__name__}: {one_line(error)}"
         raise ResourceError(f"dashboard: {server_url()} did not save it ({what}); run this line again") from None
-    directory.write_json(directory.wandb / SAVED, {"server": server_url(), "url": _address(workspace)})
+    write_json(directory.wandb / SAVED, {"server": server_url(), "url": _address(workspace)})
     return _address(workspace)
 
 
@@ -87,67 +89,82 @@ def _runset(ws: Any, config: Config, directory: StudyDir, study_id: str) -> Any:
 
 
 def _sections(ws: Any, wr: Any, config: Config) -> list[Any]:
-    """Sections from the answer to its reasons; the order of the runs makes the first three of them the best."""
-    metric, loss = config.metric.name, wr.SummaryMetric(config.metric.name)
-    shown = f"val/{metric.removeprefix('val_')}"
-    schedule, lr = wr.Config("lr_schedule"), wr.Config("lr")
-    columns = [wr.ParallelCoordinatesPlotColumn(schedule), wr.ParallelCoordinatesPlotColumn(lr, log=True)]
-    names = [f"{name}.{parameter}" for name, drawn in config.parameters.lr_schedule.items() for parameter in drawn]
-    optimizers = config.parameters.optimizer
-    names += [BATCH_SIZE] * bool(config.parameters.batch_size) + [f"{OPTIMIZER}name"] * (len(optimizers) > 1)
-    names += [f"{optimizer_prefix(name)}{argument}" for name, drawn in optimizers.items() for argument in drawn]
-    columns += [wr.ParallelCoordinatesPlotColumn(wr.Config(name)) for name in names]
-    columns.append(wr.ParallelCoordinatesPlotColumn(loss))
-    step, best = x_axis(config), {"max_runs_to_show": BEST, "smoothing_type": "none"}
-    wide = ws.SectionLayoutSettings(columns=3, rows=1)
+    """The sections, from the answer to its reasons. The order of the runs makes the first three of them the best."""
     return [
-        ws.Section(
-            name="Best three",
-            is_open=True,
-            layout_settings=wide,
-            panels=[
-                wr.LinePlot(title=f"{metric} of the best three", x=step, y=[shown], log_y=_log(config), **best),
-                wr.LinePlot(title="Training loss of the best three", x=step, y=["train/loss"], log_y=True, **best),
-                wr.LinePlot(title="Learning rate of the best three", x=step, y=["train/lr"], **best),
-            ],
+        _section(ws, "Best three", _best_three(wr, config), columns=3),
+        _section(ws, "LR range test", _range_test(wr), columns=2),
+        _section(ws, "LR schedules compared", _schedules(wr, config), columns=3),
+        _section(ws, "Parameters", [_parameters(wr, config)], columns=1),
+        _section(
+            ws, "Tables", [wr.WeavePanelSummaryTable(table_name=name) for name in TABLES], columns=2, is_open=False
         ),
-        ws.Section(
-            name="LR range test",
-            is_open=True,
-            layout_settings=ws.SectionLayoutSettings(columns=2, rows=1),
-            panels=[
-                wr.LinePlot(title="Loss over the ramped LR", x="range/lr", y=["range/loss"], log_x=True),
-                wr.MediaBrowser(title="What was concluded", media_keys=["range_test"]),
-            ],
+    ]
+
+
+def _section(ws: Any, name: str, panels: list[Any], columns: int, is_open: bool = True) -> Any:
+    layout = ws.SectionLayoutSettings(columns=columns, rows=1)
+    return ws.Section(name=name, is_open=is_open, layout_settings=layout, panels=panels)
+
+
+def _best_three(wr: Any, config: Config) -> list[Any]:
+    step, best = x_axis(config), {"max_runs_to_show": BEST, "smoothing_type": "none"}
+    title = f"{config.metric.name} of the best three"
+    return [
+        wr.LinePlot(title=title, x=step, y=[_validated(config)], log_y=_log(config), **best),
+        wr.LinePlot(title="Training loss of the best three", x=step, y=["train/loss"], log_y=True, **best),
+        wr.LinePlot(title="Learning rate of the best three", x=step, y=["train/lr"], **best),
+    ]
+
+
+def _range_test(wr: Any) -> list[Any]:
+    return [
+        wr.LinePlot(title="Loss over the ramped LR", x="range/lr", y=["range/loss"], log_x=True),
+        wr.MediaBrowser(title="What was concluded", media_keys=["range_test"]),
+    ]
+
+
+def _schedules(wr: Any, config: Config) -> list[Any]:
+    metric, step, log_y = config.metric.name, x_axis(config), _log(config)
+    return [
+        wr.LinePlot(
+            title=f"{metric} by LR schedule",
+            x=step,
+            y=[_validated(config)],
+            log_y=log_y,
+            groupby=wr.Config("lr_schedule"),
+            groupby_aggfunc="median",
+            groupby_rangefunc="minmax",
         ),
-        ws.Section(
-            name="LR schedules compared",
-            is_open=True,
-            layout_settings=wide,
-            panels=[
-                wr.LinePlot(
-                    title=f"{metric} by LR schedule", x=step, y=[shown], log_y=_log(config), groupby=schedule,
-                    groupby_aggfunc="median", groupby_rangefunc="minmax",
-                ),
-                wr.LinePlot(title="Learning rate", x=step, y=["train/lr"]),
-                wr.ScatterPlot(title=f"{metric} over the learning rate", x=lr, y=loss, log_x=True, log_y=_log(config)),
-            ],
+        wr.LinePlot(title="Learning rate", x=step, y=["train/lr"]),
+        wr.ScatterPlot(
+            title=f"{metric} over the learning rate",
+            x=wr.Config("lr"),
+            y=wr.SummaryMetric(metric),
+            log_x=True,
+            log_y=log_y,
         ),
-        ws.Section(
-            name="Parameters",
-            is_open=True,
-            layout_settings=ws.SectionLayoutSettings(columns=1, rows=1),
-            panels=[wr.ParallelCoordinatesPlot(title=f"Parameters and {metric}", columns=columns)],
-        ),
-        ws.Section(
-            name="Tables",
-            layout_settings=ws.SectionLayoutSettings(columns=2, rows=1),
-            panels=[
-                wr.WeavePanelSummaryTable(table_name="best_of_family"),
-                wr.WeavePanelSummaryTable(table_name="leaderboard"),
-            ],
-        ),
-    ]  # fmt: skip
+    ]
+
+
+def _parameters(wr: Any, config: Config) -> Any:
+    """Parallel coordinates: the LR schedule, the LR, every parameter that is searched, and the metric."""
+    schedules, optimizers = config.parameters.lr_schedule, config.parameters.optimizer
+    names = [f"{name}.{parameter}" for name, searched in schedules.items() for parameter in searched]
+    if config.parameters.batch_size:
+        names.append(BATCH_SIZE)
+    if len(optimizers) > 1:
+        names.append(f"{OPTIMIZER}name")
+    names += [f"{optimizer_prefix(name)}{argument}" for name, searched in optimizers.items() for argument in searched]
+    column = wr.ParallelCoordinatesPlotColumn
+    columns = [column(wr.Config("lr_schedule")), column(wr.Config("lr"), log=True)]
+    columns += [column(wr.Config(name)) for name in names]
+    columns.append(column(wr.SummaryMetric(config.metric.name)))
+    return wr.ParallelCoordinatesPlot(title=f"Parameters and {config.metric.name}", columns=columns)
+
+
+def _validated(config: Config) -> str:
+    """Under which name a run has the metric's curve."""
+    return f"val/{config.metric.name.removeprefix('val_')}"
 
 
 def _log(config: Config) -> bool:
