@@ -5,6 +5,7 @@ import math
 import os
 import random
 import sysconfig
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -72,31 +73,8 @@ def gpt_bytes(
     parts = order.split([held_out, held_out, windows - 2 * held_out])
     val_data, test_data, train_data = (Windows(rows[part]) for part in parts)
 
-    def model() -> nn.Module:
-        # Imported here, for its 5 s: a mistake in the arguments or the files shows sooner.
-        import transformers
-
-        library: Any = transformers  # it does not tell a type checker what it exports
-        config = library.GPT2Config(
-            vocab_size=VOCABULARY,
-            n_positions=context,
-            n_embd=width,
-            n_layer=layers,
-            n_head=heads,
-            resid_pdrop=0.0,  # a study is far too short to overfit
-            embd_pdrop=0.0,
-            attn_pdrop=0.0,
-            bos_token_id=0,
-            eos_token_id=0,
-            use_cache=False,
-            tie_word_embeddings=False,  # so small a vocabulary costs next to nothing twice
-        )
-        gpt = library.GPT2LMHeadModel(config)
-        gpt.loss_type = "ForCausalLM"  # which it takes by itself, after a warning
-        return cast("nn.Module", gpt)
-
     return Workload(
-        model=model,
+        model=partial(_gpt2, context, layers, heads, width),
         train_data=train_data,
         val_data=val_data,
         test_data=test_data,
@@ -105,6 +83,30 @@ def gpt_bytes(
         batch_size=batch_size,
         param_groups=decay_matrices_only,
     )
+
+
+def _gpt2(context: int, layers: int, heads: int, width: int) -> nn.Module:
+    # Imported here, for its 5 s: a mistake in the arguments or the files shows sooner.
+    import transformers
+
+    library: Any = transformers  # it does not tell a type checker what it exports
+    config = library.GPT2Config(
+        vocab_size=VOCABULARY,
+        n_positions=context,
+        n_embd=width,
+        n_layer=layers,
+        n_head=heads,
+        resid_pdrop=0.0,  # a study is far too short to overfit
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=0,
+        eos_token_id=0,
+        use_cache=False,
+        tie_word_embeddings=False,  # so small a vocabulary costs next to nothing twice
+    )
+    gpt = library.GPT2LMHeadModel(config)
+    gpt.loss_type = "ForCausalLM"  # which it takes by itself, after a warning
+    return cast("nn.Module", gpt)
 
 
 def bits_per_byte(outputs: Outputs, _batch: Batch) -> Tensor:
