@@ -1,11 +1,10 @@
-"""Nothing is unpickled from disk, no key is written down, and nobody else reaches a Ray of our own."""
+"""Nothing is unpickled from disk, and no key is written down.
+
+That nobody else reaches a local Ray is shown in cluster/test_ray_private.py.
+"""
 
 import ast
-import json
-import os
 import re
-import subprocess
-import sys
 import time
 from datetime import date
 from pathlib import Path
@@ -15,7 +14,6 @@ import pytest
 from conftest import CANARY, Finished
 from faults.inputs import CORPUS, LIMIT_S
 from paths import ROOT
-from tune_lr.cluster import cluster
 from tune_lr.config.load import load_config
 from tune_lr.errors import InputError
 
@@ -70,58 +68,6 @@ def test_a_key_stands_in_no_file_of_a_study_nor_of_ray(finished: Finished) -> No
     files = [path for path in files if path.is_file() and not path.is_symlink()]
     assert len(files) > 50
     assert [path for path in files if CANARY.encode() in path.read_bytes()] == []
-
-
-def test_a_token_is_made_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "mine")
-    with cluster._of_our_own():
-        assert os.environ["RAY_AUTH_TOKEN"] == "mine"
-    monkeypatch.delenv("RAY_AUTH_TOKEN")
-    with cluster._of_our_own():
-        assert re.fullmatch("[0-9a-f]{64}", os.environ["RAY_AUTH_TOKEN"])
-
-
-LOOK = """
-import json, os
-import psutil
-from ray._raylet import AuthenticationMode, get_authentication_mode
-from tune_lr.cluster import cluster
-with cluster.connected(None):
-    me = psutil.Process()
-    listening = [
-        connection.laddr.ip
-        for process in [me, *me.children(recursive=True)]
-        for connection in process.net_connections("inet")
-        if connection.status == psutil.CONN_LISTEN
-    ]
-    token = os.environ["RAY_AUTH_TOKEN"]
-    asks = get_authentication_mode() == AuthenticationMode.TOKEN
-    needless = [
-        word
-        for process in me.children(recursive=True)
-        for word in process.cmdline()
-        if word.endswith(("dashboard/dashboard.py", "monitor.py"))
-    ]
-print(json.dumps([listening, token, asks, needless]))
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere one may not look at other processes' sockets")
-def test_a_ray_of_our_own_listens_on_the_loopback_asks_for_a_token_and_is_no_more_than_it_must_be(
-    tmp_path: Path,
-) -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    environment |= {"HOME": str(tmp_path), "RAY_USAGE_STATS_ENABLED": "0"}
-    done = subprocess.run([sys.executable, "-c", LOOK], env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    listening, token, asks, needless = json.loads(done.stdout.splitlines()[-1])
-    assert needless == []  # seconds of each start
-    assert len(listening) >= 3
-    assert {ip.removeprefix("::ffff:") for ip in listening} == {"127.0.0.1"}
-    assert asks
-    assert not (tmp_path / ".ray").exists()
-    assert len(token) == 64
 
 
 # --- input ------------------------------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """Several nodes: what fits on them, worker groups that span them, nodes that join and leave, and a study as a Ray job.
 And what docs/cluster.md and cluster.yaml promise."""
 
-import json
 import os
 import re
 import shlex
@@ -74,27 +73,6 @@ def test_slots_are_counted_worker_by_worker(
     else:
         with pytest.raises(ResourceError, match=r"has 2 node.s.: 0 CPU and 0 GPU, 8 CPU and 1 GPU"):
             check_slots(there, wanted)
-
-
-def test_an_autoscaler_counts_for_what_it_may_still_start(tmp_path: Path) -> None:
-    path = tmp_path / "config"
-    config = {
-        "max_workers": 3,
-        "head_node_type": "head",
-        "available_node_types": {
-            "head": {"resources": {"CPU": 0}, "max_workers": 0},
-            "big": {"resources": {"CPU": 8, "GPU": 1}, "max_workers": 2},
-            "small": {"resources": {"CPU": 2}, "max_workers": 5},
-        },
-    }
-    path.write_text(json.dumps(config))
-    big, small = Node("big", 8, 1, present=False), Node("small", 2, 0, present=False)
-    assert cluster._startable(path, {"head": 1}) == [big, big, small]
-    assert cluster._startable(path, {"head": 1, "big": 1}) == [big, small]
-    assert cluster._startable(path, {"head": 1, "big": 1, "small": 2}) == []
-    assert cluster._startable(path, {"": 1}) == []  # another cluster, or a Ray of our own on that machine
-    path.write_text("{")
-    assert cluster._startable(path, {"head": 1}) == []
 
 
 # --- what is sent to the nodes ----------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ from ray.core.generated.common_pb2 import (  # type: ignore[attr-defined]  # pro
 )
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 
-from tune_lr.cluster.workers import DEVICE_ERROR, Worker, _is_preempted, _reason
+from tune_lr.cluster.ray_private import died_with_its_node
+from tune_lr.cluster.workers import DEVICE_ERROR, Worker, _reason
 from two_ranks import make_task
 
 
@@ -22,10 +23,10 @@ def died(message: str, reason: int = NodeDeathInfo.UNSPECIFIED) -> ActorDiedErro
 
 
 def test_a_node_that_was_taken_away_is_told_from_a_process_that_died() -> None:
-    assert _is_preempted(died("drained", NodeDeathInfo.AUTOSCALER_DRAIN_PREEMPTED))
-    assert _is_preempted(died("The actor died because its node has died. Node Id: 12ab"))
-    assert not _is_preempted(died("The actor is dead because its worker process has died."))
-    assert not _is_preempted(ActorUnavailableError("the actor is temporarily unavailable", b"\1" * 16))
+    assert died_with_its_node(died("drained", NodeDeathInfo.AUTOSCALER_DRAIN_PREEMPTED))
+    assert died_with_its_node(died("The actor died because its node has died. Node Id: 12ab"))
+    assert not died_with_its_node(died("The actor is dead because its worker process has died."))
+    assert not died_with_its_node(ActorUnavailableError("the actor is temporarily unavailable", b"\1" * 16))
 
 
 @pytest.mark.parametrize(

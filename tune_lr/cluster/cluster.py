@@ -1,17 +1,15 @@
-"""The Ray cluster: joins or starts one, counts its slots, and runs a study on it with Ray Tune."""
+"""The Ray cluster: it is joined or started here, its slots are counted, and a study runs on it with Ray Tune."""
 
-import json
 import logging
 import os
-import secrets
 import shutil
 import socket
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,13 +33,11 @@ os.environ.update(
 
 import ray
 from ray import tune
-from ray._private import ray_constants
-from ray._private.node import Node as RayNode
-from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
 # A trial whose actor died runs again, and the study says so in its own words; Tune would add a traceback.
 logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 
+from tune_lr.cluster.ray_private import NODE_GROUP, ensure_token, loopback_only, startable_nodes, without_services
 from tune_lr.cluster.slots import HoldingScheduler, Slots, StudySearcher, StudyStopper
 from tune_lr.cluster.trainable import SlotTrainable
 from tune_lr.cluster.workers import SHIPPED, bundles
@@ -53,71 +49,39 @@ HEAD_POLL_S = 2.0
 HEAD_PATIENCE_S = 30.0
 # Python files are small; more than this is a folder that was not meant.
 MOST_SHIPPED_BYTES = 20_000_000
-# Where `ray up` leaves, on the head, what its autoscaler may start.
-AUTOSCALER_JSON = Path("~/ray_bootstrap_config.yaml")
 
 
 def _check_answer(address: str) -> None:
-    """Ray itself would try for ever."""
+    """Raise ResourceError where nothing listens at the address. Ray itself would try for ever."""
     try:
-        _knock(address)
+        _connect(address)
     except (OSError, ValueError) as error:
         raise ResourceError(f"--address: no Ray cluster answers at {address} ({one_line(error)})") from None
 
 
-@contextmanager
-def _of_our_own() -> Iterator[None]:
-    """A Ray that starts in here is closed to others. It listens on 127.0.0.1, as it does on macOS by itself; elsewhere
-    it would take the machine's address in its network, and with that all interfaces. (What is set here, Ray reads from
-    the environment too, but only when it is imported, and then also for joining.) And it asks for a token. One of Ray's
-    own making would stay behind in the user's home, readable by all; this one is only in its processes' environment.
-
-    And it has nothing that only serves people: no dashboard (which `ray.init` starts and waits for also where it is not
-    to be included), no autoscaler, nobody who reads the workers' logs, no HTTP server in the node's agent. `ray start`
-    has options for most of this, `ray.init` has none."""
-    if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-        AuthenticationTokenLoader.instance().reset_cache()  # this process may have joined another Ray before
-    unwanted = [(RayNode, f"start_{what}", lambda *_, **__: None) for what in ("api_server", "monitor", "log_monitor")]
-    minimal = (ray._private.utils, "get_dashboard_dependency_error", lambda: ImportError("not wanted"))
-    with _replaced((ray_constants, "ENABLE_RAY_CLUSTER", False), *unwanted, minimal):
-        yield
-
-
-@contextmanager
-def _replaced(*changes: tuple[Any, str, Any]) -> Iterator[None]:
-    """Sets attributes, by their owner and name, and afterwards what they were."""
-    before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
-    for owner, name, value in changes:
-        setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        for owner, name, value in before:
-            setattr(owner, name, value)
-
-
-def _knock(address: str) -> None:
+def _connect(address: str) -> None:
+    """Open a connection to HOST:PORT and close it. Raises OSError, or ValueError for what is no such address."""
     host, _, port = address.rpartition(":")
     socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
 
 
 @contextmanager
 def connected(address: str | None, python_path: Sequence[str] = ()) -> Iterator[None]:
-    """Joins the cluster at `address` (auto or HOST:PORT), else at RAY_ADDRESS, else starts a local Ray. Whoever joins
-    one sends along the Python files in `python_path`."""
+    """Join the cluster at `address` (auto or HOST:PORT), else the one at RAY_ADDRESS, else start a local Ray.
+
+    The Python files in the folders of `python_path` are sent to the nodes of a cluster that is joined. Raises
+    ResourceError where Ray cannot be reached or started.
+    """
     address = address or os.environ.get("RAY_ADDRESS")
     check_address(address)
     if address and address not in ("auto", "local"):
         _check_answer(address)
     with tempfile.TemporaryDirectory(prefix="tune-lr-") as scratch:
-        own = not address or address == "local"
-        how: dict[str, Any] = {"include_dashboard": False} if own else {}
-        if not own and _collect(python_path, Path(scratch) / SHIPPED):
-            how["runtime_env"] = {"py_modules": [f"{scratch}/{SHIPPED}"]}
         try:
-            with _of_our_own() if own else nullcontext():
-                ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **how)
+            if address and address != "local":
+                _join(address, python_path, Path(scratch) / SHIPPED)
+            else:
+                _start_local()
         except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
             where = f"at {address}" if address else "here"
             raise ResourceError(f"Ray cannot be reached or started {where}: {one_line(error)}") from None
@@ -127,21 +91,39 @@ def connected(address: str | None, python_path: Sequence[str] = ()) -> Iterator[
             ray.shutdown()
 
 
+def _join(address: str, python_path: Sequence[str], shipped: Path) -> None:
+    """Join a running cluster. What it is sent is collected in the folder `shipped`, which must not exist yet."""
+    options: dict[str, Any] = {}
+    if _collect(python_path, shipped):
+        options["runtime_env"] = {"py_modules": [str(shipped)]}
+    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
+
+
+def _start_local() -> None:
+    """Start a Ray on this machine that is closed to others, and has no services that a study does not use."""
+    ensure_token()
+    with loopback_only(), without_services():
+        ray.init(address="local", log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+
+
 @contextmanager
-def head_watched(lost: Callable[[], None]) -> Iterator[None]:
-    """Calls `lost`, in a thread, when the cluster's head has been away for too long: Ray would wait for it where no
-    signal interrupts, and then end the process without a word."""
-    address, over = ray.get_runtime_context().gcs_address, threading.Event()
+def head_watched(on_lost: Callable[[], None]) -> Iterator[None]:
+    """Call `on_lost`, in a thread, when the cluster's head has been away for HEAD_PATIENCE_S.
+
+    Ray would wait for the head where no signal interrupts it, and then end the process without a word.
+    """
+    address = ray.get_runtime_context().gcs_address
+    over = threading.Event()
 
     def watch() -> None:
-        seen = time.monotonic()
+        last_seen = time.monotonic()
         while not over.wait(HEAD_POLL_S):
             try:
-                _knock(address)
-                seen = time.monotonic()
+                _connect(address)
+                last_seen = time.monotonic()
             except OSError:
-                if time.monotonic() - seen > HEAD_PATIENCE_S:
-                    lost()
+                if time.monotonic() - last_seen > HEAD_PATIENCE_S:
+                    on_lost()
                     return
 
     threading.Thread(target=watch, name="tune-lr-head", daemon=True).start()
@@ -152,8 +134,10 @@ def head_watched(lost: Callable[[], None]) -> Iterator[None]:
 
 
 def _collect(python_path: Sequence[str], target: Path) -> int:
-    """Copies the modules and packages in these folders, as Python would find them, and nothing but their *.py.
-    Returns their size in bytes."""
+    """Copy the *.py of the modules and packages in these folders to `target`, as Python would find them.
+
+    Return their size in bytes. Raises InputError where they are too large.
+    """
     size = 0
     target.mkdir()
     for folder in map(Path, reversed(python_path)):  # what is found first is copied last
@@ -172,41 +156,22 @@ def _collect(python_path: Sequence[str], target: Path) -> int:
 
 
 def nodes() -> list[Node]:
-    """The nodes of the cluster, and those that its autoscaler may start."""
+    """Return the nodes of the cluster, and those that its autoscaler may start."""
     groups: Counter[str] = Counter()
     present = []
     for node in ray.nodes():
         if node["Alive"]:
             resources = node["Resources"]
             present.append(Node(node["NodeManagerAddress"], resources.get("CPU", 0.0), resources.get("GPU", 0.0)))
-            groups[node["Labels"].get("ray.io/node-group", "")] += 1
-    return present + _startable(AUTOSCALER_JSON.expanduser(), groups)
-
-
-def _startable(path: Path, present: Mapping[str, int]) -> list[Node]:
-    """What the autoscaler that is configured in `path` may still start; nothing where that is not this cluster's.
-    `present` counts the nodes there are by their kind."""
-    try:
-        config = json.loads(path.read_text())
-        kinds, head, most = config["available_node_types"], config["head_node_type"], config["max_workers"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
-    if not present.get(head):
-        return []
-    startable = [
-        Node(name, kind["resources"].get("CPU", 0.0), kind["resources"].get("GPU", 0.0), present=False)
-        for name, kind in kinds.items()
-        if name != head
-        for _ in range(kind["max_workers"] - present.get(name, 0))
-    ]
-    return startable[: max(0, most - sum(present.values()) + 1)]
+            groups[node["Labels"].get(NODE_GROUP, "")] += 1
+    return present + startable_nodes(groups)
 
 
 def count_slots(task: Task, most: int | None) -> int:
-    """How many trials fit at once. Raises ResourceError where not even one does."""
-    there = nodes()
-    check_slots(there, task.scaling)
-    return slots_on(there, task.scaling, most)
+    """Return how many trials fit at once, `most` at most. Raises ResourceError where not even one does."""
+    found = nodes()
+    check_slots(found, task.scaling)
+    return slots_on(found, task.scaling, most)
 
 
 def hardware() -> Hardware:
@@ -216,23 +181,26 @@ def hardware() -> Hardware:
 
 
 def free() -> tuple[float, float]:
-    """CPUs and GPUs that nobody uses now."""
+    """Return how many CPUs and GPUs nobody uses now."""
     resources = ray.available_resources()
     return resources.get("CPU", 0.0), resources.get("GPU", 0.0)
 
 
 class SlotCount:
-    """How many slots there are now. Nodes join and leave while a study runs, and `on_change` is told."""
+    """Counts the slots of the cluster. Nodes join and leave while a study runs; `on_change` is called when they do."""
 
     def __init__(self, task: Task, most: int | None, on_change: Callable[[int, Hardware], None] | None) -> None:
-        self._task, self._most, self._on_change = task, most, on_change
-        self._count, self._next = 0, 0.0
+        self._scaling = task.scaling
+        self._most = most
+        self._on_change = on_change
+        self._count = 0
+        self._next_look = 0.0
 
     def __call__(self) -> int:
         """Return how many slots there are now, counted anew every few seconds."""
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + NODES_POLL_S
-            count = slots_on(nodes(), self._task.scaling, self._most)
+        if time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + NODES_POLL_S
+            count = slots_on(nodes(), self._scaling, self._most)
             if count != self._count:
                 self._count = count
                 if self._on_change is not None:
@@ -246,21 +214,22 @@ def run(
     most: int | None = None,
     on_change: Callable[[int, Hardware], None] | None = None,
 ) -> None:
-    """Runs a study to its end, or until it is stopped: one run of Tune for all phases, so that workers stay warm.
+    """Run a study to its end, or until it is stopped: one run of Tune for all phases, so that workers stay warm.
 
-    `most` limits the slots; `on_change` is told how many there are, at the start and when nodes have joined or left.
+    `most` limits the slots. `on_change` is called with their number and the cluster's hardware, at the start and when
+    nodes have joined or left. Raises ResourceError where no trial fits, and where the cluster is lost.
     """
     count_slots(task, most)
     if task.checkpoints is not None:
-        here = ray.get_runtime_context().get_node_id()
-        task = replace(task, checkpoints=replace(task.checkpoints, home=here))
-    together = Slots(study, task, SlotCount(task, most, on_change))
+        home = ray.get_runtime_context().get_node_id()
+        task = replace(task, checkpoints=replace(task.checkpoints, home=home))
+    slots = Slots(study, task, SlotCount(task, most, on_change))
     with tempfile.TemporaryDirectory(prefix="tune-lr-") as scratch:  # Tune insists on a place for its own files
         tuner = tune.Tuner(
             tune.with_resources(SlotTrainable, tune.PlacementGroupFactory(bundles(task), strategy="PACK")),
             tune_config=tune.TuneConfig(
-                search_alg=StudySearcher(together),
-                scheduler=HoldingScheduler(together),
+                search_alg=StudySearcher(slots),
+                scheduler=HoldingScheduler(slots),
                 num_samples=-1,
                 max_concurrent_trials=10**6,  # StudySearcher limits them; without a number Tune starts one at a time
                 reuse_actors=True,
@@ -268,7 +237,7 @@ def run(
             run_config=tune.RunConfig(
                 name="study",
                 storage_path=scratch,
-                stop=StudyStopper(together),
+                stop=StudyStopper(slots),
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=0),
             ),

@@ -19,6 +19,7 @@ import ray
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from tune_lr.cluster.ray_private import died_with_its_node
 from tune_lr.config.task import Task
 from tune_lr.errors import InputError, one_line
 from tune_lr.records.trial import Report, TrialSpec
@@ -235,7 +236,7 @@ class WorkerGroup:
                 raise WorkerLost(reason, final=bool(DEVICE_ERROR.search(reason))) from None
             except ray.exceptions.RayError as error:
                 what = f"a worker died ({type(error).__name__})"
-                raise WorkerLost(what, preempted=_is_preempted(error)) from None
+                raise WorkerLost(what, preempted=died_with_its_node(error)) from None
         self._pending, self._starting = [], False
         return [answers[call] for call in calls]
 
@@ -307,7 +308,3 @@ def _reason(error: ray.exceptions.RayTaskError) -> str:
         return f"{type(cause).__name__}: {lines[0] if lines else ''}"[:300]
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:300]
-
-
-def _is_preempted(error: ray.exceptions.RayError) -> bool:
-    return isinstance(error, ray.exceptions.ActorDiedError) and (error.preempted or "node has died" in str(error))
