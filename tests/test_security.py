@@ -28,7 +28,7 @@ UNSAFE_CALLS = {
     "yaml.full_load", "yaml.unsafe_load", "eval", "exec", "compile", "os.system", "os.popen",
 }  # fmt: skip
 # Between the driver and its own process for W&B: a pipe, never a file.
-PIPES = {"cast(IO[bytes], self._process.stdout)", "sys.stdin.buffer"}
+PIPES = {"cast('IO[bytes]', self._process.stdout)", "sys.stdin.buffer"}
 
 
 def unsafe_calls(source: str) -> list[str]:
