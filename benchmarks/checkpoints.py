@@ -22,7 +22,8 @@ from torch import nn
 from tune_lr.config.task import Task
 from tune_lr.config.training import Scaling, TrainingDetails
 from tune_lr.records.trial import CheckpointPlan, TrialSpec
-from tune_lr.store.study_dir import Checkpoint, StudyDir
+from tune_lr.store.checkpoints import Checkpoint
+from tune_lr.store.study_dir import StudyDir
 from tune_lr.worker import colossal
 from tune_lr.worker.checkpoint import pack, unpack
 from tune_lr.worker.training import Training

@@ -15,6 +15,7 @@ from tune_lr.config.load import load_config, parse_config
 from tune_lr.errors import InputError, NoAnswerError, ResourceError
 from tune_lr.final_training import final_training, training_name
 from tune_lr.session import create
+from tune_lr.store.files import read_yaml
 from tune_lr.store.study_dir import StudyDir
 
 
@@ -58,7 +59,7 @@ def test_a_study_of_digits_and_its_final_training_from_python(tmp_path: Path, mo
 
 def test_a_finished_study_as_frames(finished: Finished) -> None:
     study = tune_lr.read_study(finished.directory.root)
-    assert study.best == finished.directory.read_yaml(finished.directory.best_yaml)
+    assert study.best == read_yaml(finished.directory.best_yaml)
     for row in study.rows:
         curve = study.curve(row.number)
         assert len(curve) == row.steps or row.phase == "range_test"

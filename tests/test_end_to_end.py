@@ -16,6 +16,7 @@ from tune_lr.cluster.workers import WorkerGroup, bundles
 from tune_lr.config.load import parse_config
 from tune_lr.config.task import make_task
 from tune_lr.records.trial import TrialSpec
+from tune_lr.store.curves import read_curve
 from tune_lr.store.study_dir import StudyDir
 from wandb_files import read_run
 
@@ -30,9 +31,9 @@ def test_the_study_directory_is_as_promised(finished: Finished) -> None:
     assert [row.phase for row in rows] == ["range_test"] * 3 + ["search"] * 8 + ["confirm"] * 4
     assert {row.state for row in rows} <= {"complete", "pruned", "diverged"}
     for row in rows[:3]:
-        assert list(directory.read_curve(directory.range_curve(row.number))) == ["step", "lr", "loss"]
+        assert list(read_curve(directory.range_curve(row.number))) == ["step", "lr", "loss"]
     for row in rows[3:]:
-        curve = directory.read_curve(directory.curve(row.number))
+        curve = read_curve(directory.curve(row.number))
         assert list(curve) == ["step", "lr", "train_loss", "val_loss", "val_accuracy"]
         assert curve["step"] == [float(step) for step in range(1, row.steps + 1)]
         assert [step for step, loss in zip(curve["step"], curve["val_loss"], strict=True) if not math.isnan(loss)] == [
@@ -56,11 +57,11 @@ def test_every_curve_on_disk_stands_in_wandb_point_for_point(finished: Finished)
         run = runs[row.number]
         assert (run.group, run.job_type) == ("study", row.phase)
         if row.phase == "range_test":
-            curve = directory.read_curve(directory.range_curve(row.number))
+            curve = read_curve(directory.range_curve(row.number))
             logged = [(point["range/step"], point["range/lr"], point["range/loss"]) for point in run.history]
             assert logged == list(zip(curve["step"], curve["lr"], curve["loss"], strict=True))
             continue
-        curve = directory.read_curve(directory.curve(row.number))
+        curve = read_curve(directory.curve(row.number))
         logged = [(point["train/step"], point["train/lr"], point["train/loss"]) for point in run.history]
         assert logged == list(zip(curve["step"], curve["lr"], curve["train_loss"], strict=True))
         for name in ("loss", "accuracy"):
@@ -89,7 +90,7 @@ def test_the_code_in_best_yaml_rebuilds_the_lr_of_every_step(finished: Finished)
         lrs.append(space["optimizer"].param_groups[0]["lr"])
         space["optimizer"].step()
         space["scheduler"].step()
-    trained = finished.directory.read_curve(finished.directory.curve(best["confirm_trials"][0]))["lr"]
+    trained = read_curve(finished.directory.curve(best["confirm_trials"][0]))["lr"]
     assert all(math.isclose(a, b, rel_tol=1e-9) for a, b in zip(lrs, trained, strict=True))
     assert best["interval"][0] <= best["mean"] <= best["interval"][1]
     assert set(best["test"]) == {"loss", "accuracy"}
@@ -116,7 +117,7 @@ def test_a_trial_in_a_warm_worker_equals_it_in_a_fresh_one_in_every_slot(finishe
             points = [point for _ in range(2) for point in fresh.wait(fresh.reports(spec))[0].points]
             fresh.kill()
             ray.util.remove_placement_group(group)
-            curve = directory.read_curve(directory.curve(row.number))
+            curve = read_curve(directory.curve(row.number))
             assert points == list(zip(curve["step"], curve["lr"], curve["train_loss"], strict=True))
     finally:
         ray.shutdown()

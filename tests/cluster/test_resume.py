@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from studies import end_when, finished_and_running, tune_lr
+from tune_lr.store.curves import read_curve
 from tune_lr.store.study_dir import StudyDir
 
 SETTINGS = ["max_steps=124", "report_every=31", "pruner={name: none}", "confirm={top: 1, seeds: 2}"]
@@ -35,7 +36,7 @@ def test_after_a_killed_driver_nothing_finished_runs_again(tmp_path: Path) -> No
     untouched = [path for path, stamp in stamps.items() if path.stat().st_mtime_ns == stamp]
     assert len(untouched) >= ended  # the curves of what was finished were never opened again
     for row in rows[2:]:
-        steps = directory.read_curve(directory.curve(row.number))["step"]
+        steps = read_curve(directory.curve(row.number))["step"]
         assert steps == [float(step) for step in range(1, row.steps + 1)]
     # One whole run a trial in W&B, none of the interrupted ones.
     runs = [path.name.rsplit("-", 1)[1] for path in directory.wandb.glob("offline-run-*")]

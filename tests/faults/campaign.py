@@ -17,6 +17,7 @@ import yaml
 
 from studies import ray_node, tune_lr
 from tune_lr.records.row import TrialRow
+from tune_lr.store.curves import read_curve
 from tune_lr.store.study_dir import StudyDir
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def check_rows(study: Study, trials: int, states: Mapping[int, str] | None = Non
         state = (states or {}).get(row.number, "complete")
         assert row.state == state, f"trial {row.number} is {row.state}, not {state}: {row.reason}"
         path = study.directory.curve(row.number)
-        steps = study.directory.read_curve(path)["step"] if path.exists() else []
+        steps = read_curve(path)["step"] if path.exists() else []
         assert steps == list(range(1, row.steps + 1)), f"trial {row.number}'s curve: {steps}"
     return rows
 

@@ -27,6 +27,7 @@ from tune_lr.config.model import Config
 from tune_lr.errors import TuneLRError
 from tune_lr.records.trial import Report, TrialSpec
 from tune_lr.session import create
+from tune_lr.store.curves import read_curve
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.study import Study
 
@@ -143,7 +144,7 @@ def check_whole(root: Path, curves: bool = True) -> dict[int, Entry]:
         spec = TrialSpec.from_dict(entry.spec)
         path = directory.range_curve(number) if spec.ramp else directory.curve(number)
         if curves:
-            steps = directory.read_curve(path)["step"]
+            steps = read_curve(path)["step"]
             assert steps == list(range(1, entry.outcome["steps"] + 1)), f"trial {number}'s curve: {steps}"
         for step, value in entry.values.items():
             assert value == simulated.loss(spec.lr, spec.lr_schedule, step, spec.seed), f"trial {number}, step {step}"

@@ -277,20 +277,6 @@ def test_a_range_test_without_bounds_says_why(tmp_path: Path, status: str) -> No
     assert not {"band", "marks"} & page.charts["range_test"].keys()
 
 
-def test_an_answer_that_lacks_figures_shows_dashes(tmp_path: Path) -> None:
-    """As of a best.yaml that somebody has written by hand."""
-    study = write_sample_study(tmp_path / "study")
-    finalists = [{"lr_schedule": "cosine", "lr": 0.12}, {"lr_schedule": "step", "mean": 0.5, "values": [0.4, 0.6]}]
-    write_yaml(study.best_yaml, {"lr_schedule": "cosine", "finalists": finalists, "verdict": "so be it"})
-    write_page(study)
-    text = Page(study).text
-    assert "cosine, lr 0.12 so be it val_loss –" in text
-    assert "Runner-up step, lr – val_loss 0.5000 Steps spent" in text
-    assert "LR schedule cosine lr 0.12 optimizer {} Finalists" in text
-    assert "cannot be told apart" not in text
-    assert "NaN" not in text
-
-
 def test_pieces_that_are_missing(tmp_path: Path) -> None:
     study = StudyDir(tmp_path / "bare")
     study.create({"name": "bare", "config": CONFIG})
@@ -305,9 +291,8 @@ def test_more_pieces_that_are_missing(tmp_path: Path) -> None:
     partly.curve(3).unlink()
     partly.curve(4).write_text("")
     best = read_yaml(partly.best_yaml)
-    write_yaml(
-        partly.best_yaml, {**best, "interval": None, "seeds": [1], "test": None, "runner_up": None, "finalists": []}
-    )
+    alone = {**best["finalists"][0], "interval": None, "seeds": [1]}
+    write_yaml(partly.best_yaml, {**best, **alone, "test": None, "runner_up": None, "finalists": [alone]})
     write_page(partly)
     page = Page(partly)
     assert "The LR range test has no result yet" in page.text
@@ -392,7 +377,8 @@ def test_a_schedule_stands_with_the_best_of_its_finalists_which_need_not_be_its_
     best = read_yaml(study.best_yaml)
     winner = best["finalists"][0]
     winner |= {"lr": 0.25, "trial": winner["trial"] + 6, "mean": 0.05}
-    best["finalists"].append(winner | {"lr": 0.4, "trial": winner["trial"] + 7, "mean": 0.06})
+    behind = {"difference": -0.01, "difference_interval": None, "distinguishable": False}
+    best["finalists"].append(winner | behind | {"lr": 0.4, "trial": winner["trial"] + 7, "mean": 0.06})
     write_yaml(study.best_yaml, best)
     write_page(study)
     by_schedule = Page(study).text.split("By LR schedule")[1].split("Each LR schedule at the LR")[0]

@@ -16,9 +16,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from paths import DATA
 from tune_lr.config.load import parse_config
 from tune_lr.errors import InputError, ResourceError
 from tune_lr.records.row import TrialRow
+from tune_lr.store.curves import append_points, read_curve, start_curve
+from tune_lr.store.files import read_yaml, write_json, write_yaml
 from tune_lr.store.record import FORMAT_VERSION
 from tune_lr.store.study_dir import StudyDir, check_study_name
 
@@ -127,10 +130,10 @@ def test_a_carriage_return_in_a_reason_does_not_break_the_table(study: StudyDir)
 
 def test_a_curve_comes_back_with_nan_where_nothing_was_measured(study: StudyDir) -> None:
     path = study.range_test / "curve-0.csv"
-    study.start_curve(path, ["step", "lr", "train_loss", "val_loss"])
-    study.append_curve(path, [(1, 0.1, 2.0, None), (2, np.float64(0.1) * 3, math.nan, 0.5)])
-    study.append_curve(path, [(3, 1e-5, math.inf, None)])
-    curve = study.read_curve(path)
+    start_curve(path, ["step", "lr", "train_loss", "val_loss"])
+    append_points(path, [(1, 0.1, 2.0, None), (2, np.float64(0.1) * 3, math.nan, 0.5)])
+    append_points(path, [(3, 1e-5, math.inf, None)])
+    curve = read_curve(path)
     assert curve["step"] == [1, 2, 3]
     assert curve["lr"] == [0.1, 0.1 * 3, 1e-5]
     assert curve["train_loss"] == pytest.approx([2.0, math.nan, math.inf], nan_ok=True)
@@ -140,31 +143,31 @@ def test_a_curve_comes_back_with_nan_where_nothing_was_measured(study: StudyDir)
 
 def test_a_torn_last_line_of_a_curve_is_left_out_wherever_it_was_torn(study: StudyDir) -> None:
     path = study.range_curve(0)
-    study.start_curve(path, ["step", "lr", "loss"])
-    study.append_curve(path, [(1, 0.125, 2.5), (2, 0.25, 1.25)])
+    start_curve(path, ["step", "lr", "loss"])
+    append_points(path, [(1, 0.125, 2.5), (2, 0.25, 1.25)])
     whole = path.read_bytes()
     for cut in range(len(whole) - len("2,0.25,1.25\n"), len(whole)):
         path.write_bytes(whole[:cut])
-        assert study.read_curve(path) == {"step": [1], "lr": [0.125], "loss": [2.5]}
+        assert read_curve(path) == {"step": [1], "lr": [0.125], "loss": [2.5]}
 
 
 @pytest.mark.parametrize("content", ["", "step,lr"])
 def test_a_curve_without_a_header_is_one_line_for_the_user(study: StudyDir, content: str) -> None:
     study.range_curve(0).write_text(content)
     with pytest.raises(ResourceError, match=r"curve-0\.csv: empty"):
-        study.read_curve(study.range_curve(0))
+        read_curve(study.range_curve(0))
 
 
 def test_a_curve_that_is_begun_again_forgets_what_it_held(study: StudyDir) -> None:
     for loss in (1.0, 2.0):
-        study.start_curve(study.range_curve(0), ["step", "loss"])
-        study.append_curve(study.range_curve(0), [(1, loss)])
-    assert study.read_curve(study.range_curve(0)) == {"step": [1], "loss": [2.0]}
+        start_curve(study.range_curve(0), ["step", "loss"])
+        append_points(study.range_curve(0), [(1, loss)])
+    assert read_curve(study.range_curve(0)) == {"step": [1], "loss": [2.0]}
 
 
 def test_range_curves_come_by_number(study: StudyDir) -> None:
     for number in (10, 2, 0):
-        study.start_curve(study.range_curve(number), ["step"])
+        start_curve(study.range_curve(number), ["step"])
     assert [path.name for path in study.range_curves()] == ["curve-0.csv", "curve-2.csv", "curve-10.csv"]
 
 
@@ -173,16 +176,16 @@ def test_range_curves_come_by_number(study: StudyDir) -> None:
 
 @pytest.mark.parametrize("value", [1e-5, 1e16, 1e300, 5e-324, 0.1, -2.5e-7, 1.0, 123456789.123456789, 1e22])
 def test_a_float_is_read_back_as_the_same_float(study: StudyDir, value: float) -> None:
-    study.write_yaml(study.best_yaml, {"lr": value})
-    read = study.read_yaml(study.best_yaml)["lr"]
+    write_yaml(study.best_yaml, {"lr": value})
+    read = read_yaml(study.best_yaml)["lr"]
     assert type(read) is float
     assert read == value
     assert yaml.safe_load(study.best_yaml.read_text())["lr"] == value  # also by whoever knows only YAML 1.1
 
 
 def test_floats_that_are_not_finite_are_read_back(study: StudyDir) -> None:
-    study.write_yaml(study.best_yaml, {"values": [math.inf, -math.inf, math.nan]})
-    values = study.read_yaml(study.best_yaml)["values"]
+    write_yaml(study.best_yaml, {"values": [math.inf, -math.inf, math.nan]})
+    values = read_yaml(study.best_yaml)["values"]
     assert values == pytest.approx([math.inf, -math.inf, math.nan], nan_ok=True)
 
 
@@ -190,14 +193,14 @@ def test_floats_that_are_not_finite_are_read_back(study: StudyDir) -> None:
     "value", [True, None, 3, "no", "1e-5", "null", "two words", "", "ü", [1, [2.5]], {"a": {"b": []}}]
 )
 def test_plain_data_is_read_back_as_it_was(study: StudyDir, value: Any) -> None:
-    study.write_yaml(study.best_yaml, {"value": value})
-    assert study.read_yaml(study.best_yaml) == {"value": value}
+    write_yaml(study.best_yaml, {"value": value})
+    assert read_yaml(study.best_yaml) == {"value": value}
 
 
 def test_code_is_a_block_that_can_be_read_and_pasted(study: StudyDir) -> None:
     code = 'import torch\n\nscheduler = f(\n    optimizer,\n    name="x",  # : - {\n)\n'
-    study.write_yaml(study.best_yaml, {"code": code})
-    assert study.read_yaml(study.best_yaml) == {"code": code}
+    write_yaml(study.best_yaml, {"code": code})
+    assert read_yaml(study.best_yaml) == {"code": code}
     text = study.best_yaml.read_text()
     assert text.startswith("code: |\n")
     assert "\n      optimizer,\n" in text
@@ -205,15 +208,15 @@ def test_code_is_a_block_that_can_be_read_and_pasted(study: StudyDir) -> None:
 
 
 def test_keys_stay_in_their_order(study: StudyDir) -> None:
-    study.write_yaml(study.best_yaml, {"b": 1, "a": 2})
-    assert list(study.read_yaml(study.best_yaml)) == ["b", "a"]
+    write_yaml(study.best_yaml, {"b": 1, "a": 2})
+    assert list(read_yaml(study.best_yaml)) == ["b", "a"]
 
 
 def test_json_is_read_back_and_holds_no_nan(study: StudyDir) -> None:
-    study.write_json(study.bounds_json, {"low": 1e-5, "high": None})
+    write_json(study.bounds_json, {"low": 1e-5, "high": None})
     assert study.read_json(study.bounds_json) == {"low": 1e-5, "high": None}
     with pytest.raises(ValueError, match="not JSON compliant"):
-        study.write_json(study.bounds_json, {"low": math.nan})
+        write_json(study.bounds_json, {"low": math.nan})
     assert study.read_json(study.bounds_json) == {"low": 1e-5, "high": None}
 
 
@@ -232,24 +235,24 @@ def test_replacing_leaves_no_temporary_file(study: StudyDir) -> None:
     before = names_in(study.root)
     for _ in range(2):
         study.write_rows([FULL_ROW])
-        study.write_json(study.bounds_json, {})
-        study.write_yaml(study.best_yaml, {"lr": 1.0})
+        write_json(study.bounds_json, {})
+        write_yaml(study.best_yaml, {"lr": 1.0})
     assert names_in(study.root) == before | {"trials.csv", "bounds.json", "best.yaml"}
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(study: StudyDir) -> None:
-    study.write_yaml(study.best_yaml, {"lr": 1.0})
+    write_yaml(study.best_yaml, {"lr": 1.0})
     before = names_in(study.root)
     with pytest.raises(yaml.YAMLError):
-        study.write_yaml(study.best_yaml, {"lr": 2.0, "model": object()})
-    assert study.read_yaml(study.best_yaml) == {"lr": 1.0}
+        write_yaml(study.best_yaml, {"lr": 2.0, "model": object()})
+    assert read_yaml(study.best_yaml) == {"lr": 1.0}
     assert names_in(study.root) == before
 
 
 def test_a_reader_that_holds_the_old_file_keeps_it(study: StudyDir) -> None:
-    study.write_json(study.bounds_json, {"low": 1})
+    write_json(study.bounds_json, {"low": 1})
     with study.bounds_json.open() as reader:
-        study.write_json(study.bounds_json, {"low": 2})
+        write_json(study.bounds_json, {"low": 2})
         assert json.load(reader) == {"low": 1}
 
 
@@ -338,7 +341,7 @@ def test_remove_deletes_the_study_and_nothing_beside_it(study: StudyDir) -> None
 
 @pytest.mark.parametrize("version", [None, 0, FORMAT_VERSION + 1, str(FORMAT_VERSION)])
 def test_a_study_of_another_format_is_refused(study: StudyDir, version: Any) -> None:
-    study.write_yaml(study.study_yaml, {"name": "mine"} if version is None else {"format_version": version})
+    write_yaml(study.study_yaml, {"name": "mine"} if version is None else {"format_version": version})
     with pytest.raises(ResourceError, match=f"format_version is {version!r}.*reads {FORMAT_VERSION}"):
         study.read_study()
 
@@ -397,6 +400,27 @@ def test_a_directory_in_place_of_study_yaml_is_one_line_for_the_user(tmp_path: P
     (tmp_path / "study.yaml").mkdir()
     with pytest.raises(ResourceError, match="cannot be read"):
         StudyDir(tmp_path).read_study()
+
+
+# --- the answer ---------------------------------------------------------------------------------------------
+
+
+def test_an_answer_is_read_back_as_it_was_written(study: StudyDir) -> None:
+    assert study.read_answer() is None
+    answer = StudyDir(DATA / "studies_0_1" / "finished").read_answer()
+    assert answer is not None
+    study.write_answer(answer)
+    assert study.read_answer() == answer
+    study.write_answer(None)
+    assert study.read_answer() is None
+
+
+@pytest.mark.parametrize("key", ["finalists", "metric", "steps", "code"])
+def test_a_best_yaml_that_lacks_something_is_one_line_for_the_user(study: StudyDir, key: str) -> None:
+    whole = read_yaml(DATA / "studies_0_1" / "finished" / "best.yaml")
+    write_yaml(study.best_yaml, {name: value for name, value in whole.items() if name != key})
+    with pytest.raises(ResourceError, match=rf"best\.yaml: .*'{key}'.*; `tune-lr report .*` writes it again"):
+        study.read_answer()
 
 
 # --- the lock -----------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from tune_lr.lr.schedule import make_lr_schedule
 from tune_lr.lr.schedules import SCHEDULES
 from tune_lr.records.trial import Report, TrialSpec
 from tune_lr.session import create
+from tune_lr.store.files import read_yaml, write_yaml
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.answer import answer_of
 from tune_lr.study.study import Study
@@ -76,7 +77,7 @@ def test_what_was_searched_of_the_optimizer_is_part_of_the_answer(tmp_path: Path
     optimizer, _ = run(best["code"])
     assert {name: optimizer.param_groups[0][name] for name in searched} == pytest.approx(won)
 
-    directory.write_yaml(directory.best_yaml, best)
+    write_yaml(directory.best_yaml, best)
     directory.write_rows(study.rows())
     for training in (final_training(directory, None), final_training(directory, best["trial"])):
         final = training.config
@@ -125,8 +126,8 @@ def test_the_code_gives_the_lr_and_momentum_of_every_step(tmp_path: Path, name: 
         num_trials=1, max_steps=STEPS, report_every=62, pruner={"name": "none"}, confirm={"top": 0, "seeds": 1},
         parameters={"lr": {"min": 0.01, "max": 1.0}, "lr_schedule": {"choices": {name: SPACES[name]}}},
     )  # fmt: skip
-    study.directory.write_yaml(study.directory.best_yaml, answer_of(study).to_dict())
-    best = study.directory.read_yaml(study.directory.best_yaml)
+    study.directory.write_answer(answer_of(study))
+    best = read_yaml(study.directory.best_yaml)
     schedule = make_lr_schedule(name, best["parameters"], STEPS, steps_per_epoch=FACTS.steps_per_epoch)
     built, scheduler = run(best["code"])
     assert type(built).__name__ == class_name
@@ -244,8 +245,8 @@ def test_without_a_completed_trial_there_is_no_best(tmp_path: Path) -> None:
 def test_best_yaml_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     study = finished(tmp_path / "s", sampler={"name": "tpe"})
     best = answer_of(study).to_dict()
-    study.directory.write_yaml(study.directory.best_yaml, best)
-    assert study.directory.read_yaml(study.directory.best_yaml) == best
+    write_yaml(study.directory.best_yaml, best)
+    assert read_yaml(study.directory.best_yaml) == best
     assert "code: |\n" in study.directory.best_yaml.read_text()
 
 

@@ -34,6 +34,8 @@ from tune_lr.run import finish
 from tune_lr.session import create
 from tune_lr.show.terminal.outcome import show_outcome
 from tune_lr.show.terminal.plan import show_plan
+from tune_lr.store.curves import read_curve
+from tune_lr.store.files import write_yaml
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.answer import answer_of
 from tune_lr.study.status import read_status
@@ -195,7 +197,7 @@ def test_each_combination_has_ramps_and_bounds_of_its_own(tmp_path: Path) -> Non
     for entry, combination in zip(combinations, study.config.combinations, strict=True):
         assert Combination(entry["batch_size"], entry["optimizer"]) == combination
         assert entry["ramps"] == [row.number for row in ramps if combination_of(row) == combination]
-        curves = [study.directory.read_curve(study.directory.range_curve(number)) for number in entry["ramps"]]
+        curves = [read_curve(study.directory.range_curve(number)) for number in entry["ramps"]]
         assert entry["low"] == find_lr_bounds([(curve["lr"], curve["loss"]) for curve in curves]).low
         assert combination.batch_size is not None
         moved = combination.batch_size / 128 * (0.01 if combination.optimizer == "adamw" else 1.0)
@@ -313,7 +315,7 @@ def test_the_answer_has_its_batch_size_its_steps_and_its_whole_optimizer(tmp_pat
         assert rows[number].steps == 4
     samples = sum(row.steps * row.parameters["batch_size"] for row in rows.values())
     assert best["steps"]["full_trainings"] == round(samples / (8 * 128), 1)
-    directory.write_yaml(directory.best_yaml, best)
+    write_yaml(directory.best_yaml, best)
     for trial in (None, best["trial"], best["confirm_trials"][0]):
         final = final_training(directory, trial).config
         assert (final.batch_size, final.max_steps, final.report_every) == (256, 4, 1)
@@ -365,7 +367,7 @@ def test_a_killed_study_goes_on_with_what_was_drawn_and_every_ramp_runs_once(tmp
         assert [row.phase for row in rows] == ["range_test"] * 8 + ["search"] * 6 + ["confirm"]
         assert Counter(map(combination_of, rows[:8])) == dict.fromkeys(config.combinations, 2)
         for row in rows[8:]:
-            curve = again.directory.read_curve(again.directory.curve(row.number))
+            curve = read_curve(again.directory.curve(row.number))
             assert curve["step"] == list(range(1, row.steps + 1))
 
 

@@ -11,6 +11,7 @@ from simulated import FIXED_LR, SMALL, config_of, execute, facts, open_study, tr
 from tune_lr.config.model import Config
 from tune_lr.lr.ramp import Ramp
 from tune_lr.records.trial import Report, TrialSpec
+from tune_lr.store.curves import read_curve
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.search import fixed_spec
 from whole_studies import assert_goes_on, of_phase, without_times
@@ -31,7 +32,7 @@ def test_fixed_configurations_are_trained_to_the_end_beside_the_searched_ones(tm
     assert {(row.phase, row.state, row.steps) for row in fixed} == {("search", "complete", 8)}
     assert len(of_phase(study, "search")) == 3 + SMALL["num_trials"]
     # The ramp is a trial like the others: it is validated and has a curve in trials/.
-    assert study.directory.read_curve(study.directory.curve(fixed[2].number)).keys() >= {"lr", "val_loss"}
+    assert read_curve(study.directory.curve(fixed[2].number)).keys() >= {"lr", "val_loss"}
     assert study.verdict().winner.trial == fixed[0].number
     assert "ramp" not in {finalist.lr_schedule for finalist in study.verdict().finalists}
 

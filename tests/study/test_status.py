@@ -19,6 +19,7 @@ from tune_lr.config.load import parse_config
 from tune_lr.errors import ResourceError
 from tune_lr.records.status import PhaseStatus
 from tune_lr.session import create
+from tune_lr.store.curves import read_curve
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.status import read_status, stop
 from tune_lr.study.study import Study
@@ -65,7 +66,7 @@ def test_a_running_study_is_read_beside_its_driver(directory: StudyDir) -> None:
     assert (counts.running, counts.to_come) == (len(begun), 5 - len(searched) - len(begun))
     assert [trial.number for trial in status.running] == [spec.number for spec in begun]
     for trial in status.running:
-        assert trial.step == len(directory.read_curve(directory.curve(trial.number))["step"])
+        assert trial.step == len(read_curve(directory.curve(trial.number))["step"])
     assert status.bounds is not None
     assert status.bounds["status"] == "ok"
     assert status.left_s is not None

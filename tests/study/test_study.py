@@ -17,6 +17,7 @@ from tune_lr.errors import InputError, NoAnswerError, ResourceError
 from tune_lr.records.phases import PHASES
 from tune_lr.records.row import TrialRow
 from tune_lr.records.trial import Report, TrialSpec
+from tune_lr.store.curves import read_curve
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.open_trial import PENALTY
 from whole_studies import (
@@ -115,7 +116,7 @@ def test_what_an_observer_hears_of_is_on_disk_already(tmp_path: Path) -> None:
         def trial_reported(self, trial: TrialSpec, report: Report) -> None:
             directory = StudyDir(tmp_path / "s")
             path = directory.range_curve(trial.number) if trial.ramp else directory.curve(trial.number)
-            assert directory.read_curve(path)["step"][-1] == report.step
+            assert read_curve(path)["step"][-1] == report.step
 
         def trial_ended(self, trial: TrialSpec, row: TrialRow) -> None:
             ended = optuna_trials(tmp_path / "s", trial.phase)[-1]

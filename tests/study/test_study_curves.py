@@ -8,6 +8,7 @@ from simulated import FIXED_LR, config_of, execute, open_study, ramp_loss
 from tune_lr.lr.ramp import Ramp
 from tune_lr.records.trial import Report, TrialSpec
 from tune_lr.store.checkpoints import Checkpoint
+from tune_lr.store.curves import read_curve
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.curves import Curves, curve_path
 
@@ -15,7 +16,7 @@ from tune_lr.study.curves import Curves, curve_path
 def test_a_curve_holds_validation_only_where_a_report_was(tmp_path: Path) -> None:
     study = open_study(tmp_path / "s", config_of(parameters=FIXED_LR, pruner={"name": "none"}))
     execute(study)
-    curve = study.directory.read_curve(study.directory.curve(0))
+    curve = read_curve(study.directory.curve(0))
     assert list(curve) == ["step", "lr", "train_loss", "val_loss", "val_accuracy"]
     assert [math.isnan(value) for value in curve["val_loss"]] == [True, False] * 4
     assert curve["val_loss"][-1] == study.rows()[0].metrics["val_loss"]
@@ -24,7 +25,7 @@ def test_a_curve_holds_validation_only_where_a_report_was(tmp_path: Path) -> Non
 def test_the_ramps_reports_are_those_of_the_landscape(tmp_path: Path) -> None:
     study = open_study(tmp_path / "s")
     execute(study)
-    curve = study.directory.read_curve(study.directory.range_curve(0))
+    curve = read_curve(study.directory.range_curve(0))
     assert list(curve) == ["step", "lr", "loss"]
     assert math.isnan(curve["loss"][-1])
     expected = [ramp_loss(lr, 8) for lr in curve["lr"][:-1]]
@@ -60,7 +61,7 @@ def test_a_trial_that_goes_on_has_reported_what_its_curve_has_up_to_its_checkpoi
     ]
     assert [report.seconds for report in reports] == [1.25, 0.0]  # a curve does not say how long its steps took
     assert notices == ["trial 3: goes on from its checkpoint at step 3"]
-    assert directory.read_curve(curve_path(directory, spec))["step"] == [1, 2, 3]
+    assert read_curve(curve_path(directory, spec))["step"] == [1, 2, 3]
 
 
 def test_without_a_checkpoint_that_goes_with_its_curve_a_trial_begins_anew(tmp_path: Path) -> None:
@@ -76,7 +77,7 @@ def test_without_a_checkpoint_that_goes_with_its_curve_a_trial_begins_anew(tmp_p
     reports, notices = curves.take_up(spec)
     assert reports == []
     assert notices == ["trial 3: its checkpoint at step 2 is damaged (rank0 is not what was written)"]
-    assert directory.read_curve(curve_path(directory, spec))["step"] == [1, 2, 3, 4]
+    assert read_curve(curve_path(directory, spec))["step"] == [1, 2, 3, 4]
     curve_path(directory, spec).unlink()
     assert curves.take_up(spec) == ([], [])
 
@@ -85,7 +86,7 @@ def test_a_ramp_has_no_folder_and_no_validations(tmp_path: Path) -> None:
     spec = TrialSpec(0, "range_test", 8, 120, ramp=Ramp(1e-5, 10.0, 120))
     written(tmp_path / "s", spec)
     directory = StudyDir(tmp_path / "s")
-    curve = directory.read_curve(directory.range_curve(0))
+    curve = read_curve(directory.range_curve(0))
     assert curve == {"step": [1, 2, 3, 4], "lr": [0.1, 0.2, 0.3, 0.4], "loss": [3.0, 2.5, 2.0, 1.5]}
     assert not directory.trial(0).exists()
 

@@ -15,6 +15,7 @@ from tune_lr.config.model import Config
 from tune_lr.records.phases import PHASES
 from tune_lr.records.row import TrialRow
 from tune_lr.records.trial import Report, TrialSpec
+from tune_lr.store.curves import read_curve
 from tune_lr.study.study import Study
 
 NO_CONFIRMATION = {"top": 0, "seeds": 1}
@@ -87,7 +88,7 @@ def assert_whole(study: Study) -> None:
     assert len(of_phase(study, "confirm")) == min(len(different), config.confirm.finalists) * config.confirm.seeds
     for row in rows:
         curve = study.directory.range_curve if row.phase == "range_test" else study.directory.curve
-        assert study.directory.read_curve(curve(row.number))["step"] == list(range(1, row.steps + 1))
+        assert read_curve(curve(row.number))["step"] == list(range(1, row.steps + 1))
     if config.confirm.top:
         assert study.test_result is not None
         assert study.test_result.trial == study.verdict().winner.trial

@@ -27,6 +27,8 @@ from tune_lr.config.model import Config
 from tune_lr.errors import InputError, ResourceError
 from tune_lr.records.looks import schedule_color
 from tune_lr.records.row import TrialRow
+from tune_lr.store.curves import read_curve
+from tune_lr.store.files import read_yaml
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.answer import answer_of
 from tune_lr.tracking.key import ASK_TIMEOUT_S, Mode, check_server, choose_mode
@@ -105,7 +107,7 @@ def run(root: Path, config: Config, mode: Mode) -> tuple[StudyDir, list[TrialRow
     study = simulated.open_study(root, config, observers=[tracker])
     simulated.execute(study, slots=2)
     directory.write_rows(study.rows())
-    directory.write_yaml(directory.best_yaml, answer_of(study).to_dict())
+    directory.write_answer(answer_of(study))
     directory.report_html.write_text("<!doctype html>")
     Image.new("RGB", (3, 2)).save(directory.range_test_png)
     tracker.study_ended(study.rows())
@@ -148,10 +150,10 @@ def synced(home: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran
 def on_disk(directory: StudyDir, row: TrialRow) -> list[dict[str, float]]:
     """A trial's curve as its run is to have it."""
     if row.phase == "range_test":
-        curve = directory.read_curve(directory.range_curve(row.number))
+        curve = read_curve(directory.range_curve(row.number))
         names = {"lr": "range/lr", "step": "range/step", "loss": "range/loss"}
     else:
-        curve = directory.read_curve(directory.curve(row.number))
+        curve = read_curve(directory.curve(row.number))
         names = {"step": "train/step", "lr": "train/lr", "train_loss": "train/loss"}
         names |= {name: name.replace("val_", "val/") for name in curve if name.startswith("val_")}
     rows = [dict(zip(names.values(), values, strict=True)) for values in zip(*map(curve.get, names), strict=True)]
@@ -223,7 +225,7 @@ def test_one_run_sums_the_study_up(fixture: str, request: pytest.FixtureRequest)
     ran: Ran = request.getfixturevalue(fixture)
     directory, summary = ran.directory, ran.server.runs["abcd1234-summary"]
     assert (summary.name, summary.job_type, summary.group) == ("first summary", "summary", "first")
-    best, bounds = directory.read_yaml(directory.best_yaml), directory.read_json(directory.bounds_json)
+    best, bounds = read_yaml(directory.best_yaml), directory.read_json(directory.bounds_json)
     assert summary.summary["best/lr"] == best["lr"]
     assert summary.summary["best/verdict"] == best["verdict"]
     assert summary.summary["bounds/low"] == bounds["low"]

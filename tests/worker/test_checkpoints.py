@@ -31,7 +31,9 @@ from tune_lr.config.model import Config
 from tune_lr.config.task import make_task as task_of
 from tune_lr.lr.ramp import Ramp
 from tune_lr.records.trial import CheckpointPlan, Report, TrialSpec
-from tune_lr.store.study_dir import MANIFEST, Checkpoint, StudyDir
+from tune_lr.store.checkpoints import MANIFEST, Checkpoint
+from tune_lr.store.curves import read_curve
+from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.study import Study
 from tune_lr.worker.checkpoint import pack, unpack
 from tune_lr.worker.training import MODEL_FILE, Training
@@ -379,7 +381,7 @@ def test_the_reports_that_are_told_again_are_those_of_the_curve(tmp_path: Path, 
     begun: list[tuple[int, int]] = []
     execute(study, train=keeping(study.directory, begun))
     reports = [report for trial, report in recorder.reports if trial.number == number]
-    curve = calm.directory.read_curve(calm.directory.curve(number))
+    curve = read_curve(calm.directory.curve(number))
     assert [point[0] for report in reports for point in report.points] == curve["step"]
     assert [point[2] for report in reports for point in report.points] == curve["train_loss"]
     measured = [value for value in curve["val_loss"] if value == value]
@@ -404,7 +406,7 @@ def goes_on(root: Path) -> tuple[int, list[str]]:
     log, begun = Log(), []  # type: ignore[var-annotated]
     study = open_study(root, config_of(max_steps=12, pruner={"name": "none"}, parameters=ONE), observers=[log])
     execute(study, train=keeping(study.directory, begun))
-    assert study.directory.read_curve(study.directory.curve(0))["step"] == list(range(1, 13))
+    assert read_curve(study.directory.curve(0))["step"] == list(range(1, 13))
     return dict(begun)[0], [text for text in log.of("notice") if text.startswith("trial 0: ")]
 
 
@@ -505,7 +507,7 @@ def assert_as_if_never_stopped(directory: StudyDir, number: int, space: dict[str
     """A trial's curve is that of a training in this process."""
     spec = TrialSpec.from_dict(directory.read_json(directory.trial(number) / "params.json"))
     reports = finish(Training(eventful(), task_of(parse_config(space)), spec, CPU))
-    curve = directory.read_curve(directory.curve(number))
+    curve = read_curve(directory.curve(number))
     points = zip(curve["step"], curve["lr"], curve["train_loss"], strict=True)
     assert [list(point) for point in points] == figures(reports)["points"]
     assert [value for value in curve["val_loss"] if value == value] == [r.metrics["val_loss"] for r in reports]

@@ -10,7 +10,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tune_lr.cluster.workers import WorkerGroup, WorkerLost, rank_file
 from tune_lr.errors import InputError, ResourceError, one_line
 from tune_lr.records.trial import CheckpointPlan, Report, TrialSpec
-from tune_lr.store.study_dir import Checkpoint, StudyDir
+from tune_lr.store.checkpoints import Checkpoint
+from tune_lr.store.study_dir import StudyDir
 
 if TYPE_CHECKING:
     from tune_lr.config.task import Task

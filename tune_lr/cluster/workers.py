@@ -23,7 +23,7 @@ from tune_lr.cluster.ray_private import died_with_its_node
 from tune_lr.config.task import Task
 from tune_lr.errors import InputError, one_line
 from tune_lr.records.trial import Report, TrialSpec
-from tune_lr.store.study_dir import Checkpoint
+from tune_lr.store.checkpoints import Checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -24,7 +24,7 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -35,10 +35,7 @@ from tune_lr.records.answer import Answer
 from tune_lr.records.row import TrialRow
 from tune_lr.records.trial import TrialSpec
 from tune_lr.store import checkpoints, curves, files, lock, tables
-from tune_lr.store.checkpoints import MANIFEST as MANIFEST
-from tune_lr.store.checkpoints import Checkpoint as Checkpoint
-from tune_lr.store.curves import CURVE_COLUMNS as CURVE_COLUMNS
-from tune_lr.store.curves import RANGE_CURVE_COLUMNS as RANGE_CURVE_COLUMNS
+from tune_lr.store.checkpoints import Checkpoint
 from tune_lr.store.record import FIELDS, FORMAT_VERSION, StudyRecord
 
 # What a file system may refuse at any time, as far as a user can mend it.
@@ -267,33 +264,3 @@ class StudyDir:
             return files.read_json(path)
         except (OSError, ValueError):
             raise ResourceError(f"{path}: missing or cut short; `tune-lr report {self.root}` writes it again") from None
-
-    # --- by other names, for a while ------------------------------------------------------------------------
-
-    def start_curve(self, path: Path, columns: Sequence[str]) -> None:
-        """Begin a curve anew."""
-        curves.start_curve(path, columns)
-
-    def append_curve(self, path: Path, points: Iterable[Sequence[float | None]]) -> None:
-        """Append points."""
-        curves.append_points(path, points)
-
-    def cut_curve(self, path: Path, step: int) -> None:
-        """Leave the points up to that step."""
-        curves.cut_curve(path, step)
-
-    def read_curve(self, path: Path) -> curves.Curve:
-        """Return a curve's columns by name."""
-        return curves.read_curve(path)
-
-    def write_yaml(self, path: Path, value: Mapping[str, Any]) -> None:
-        """Replace a YAML file."""
-        files.write_yaml(path, value)
-
-    def read_yaml(self, path: Path) -> dict[str, Any]:
-        """Return the mapping in a YAML file."""
-        return files.read_yaml(path)
-
-    def write_json(self, path: Path, value: Mapping[str, Any]) -> None:
-        """Replace a JSON file."""
-        files.write_json(path, value)

@@ -7,7 +7,17 @@ from pathlib import Path
 from tune_lr.errors import ResourceError
 from tune_lr.records.trial import Report, TrialSpec
 from tune_lr.store.checkpoints import Checkpoint
-from tune_lr.store.curves import CURVE_COLUMNS, RANGE_CURVE_COLUMNS, Curve, points_of, validations_of
+from tune_lr.store.curves import (
+    CURVE_COLUMNS,
+    RANGE_CURVE_COLUMNS,
+    Curve,
+    append_points,
+    cut_curve,
+    points_of,
+    read_curve,
+    start_curve,
+    validations_of,
+)
 from tune_lr.store.study_dir import StudyDir
 
 
@@ -26,7 +36,7 @@ class Curves:
         """Begin the curve of a trial anew; a trial of the search or the confirmation gets its folder too."""
         path = curve_path(self._directory, spec)
         if spec.phase == "range_test":
-            self._directory.start_curve(path, RANGE_CURVE_COLUMNS)
+            start_curve(path, RANGE_CURVE_COLUMNS)
         else:
             # The columns depend on the metrics of the workload, which the first report names.
             self._directory.start_trial(spec.number, spec.to_dict())
@@ -36,13 +46,13 @@ class Curves:
         """Append the points of a report; `metrics` are those of the workload: "val_loss", "val_accuracy"."""
         path = curve_path(self._directory, spec)
         if spec.phase == "range_test":
-            self._directory.append_curve(path, report.points)
+            append_points(path, report.points)
             return
         if not report.points:
             return
         if not path.exists():
-            self._directory.start_curve(path, [*CURVE_COLUMNS, *metrics])
-        self._directory.append_curve(path, _rows_of(report, metrics))
+            start_curve(path, [*CURVE_COLUMNS, *metrics])
+        append_points(path, _rows_of(report, metrics))
 
     def take_up(self, spec: TrialSpec) -> tuple[list[Report], list[str]]:
         """Return what an interrupted trial had reported up to the checkpoint from which it goes on, and what a person
@@ -53,7 +63,7 @@ class Curves:
         path = curve_path(self._directory, spec)
         columns = RANGE_CURVE_COLUMNS if spec.phase == "range_test" else CURVE_COLUMNS
         try:
-            curve = self._directory.read_curve(path)
+            curve = read_curve(path)
         except ResourceError:  # there is no curve, or none that can be read
             return [], []
         if not set(columns) <= curve.keys():
@@ -62,7 +72,7 @@ class Curves:
         notices = [f"trial {spec.number}: {problem}" for problem in refused]
         if checkpoint is None or curve["step"][: checkpoint.step] != list(range(1, checkpoint.step + 1)):
             return [], notices
-        self._directory.cut_curve(path, checkpoint.step)
+        cut_curve(path, checkpoint.step)
         notices.append(f"trial {spec.number}: goes on from its checkpoint at step {checkpoint.step}")
         return _reports_up_to(checkpoint, curve), notices
 

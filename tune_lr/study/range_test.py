@@ -14,7 +14,8 @@ from tune_lr.lr.ramp import Ramp
 from tune_lr.records.observer import Observer
 from tune_lr.records.row import TrialRow
 from tune_lr.records.trial import TrialSpec
-from tune_lr.store.curves import RANGE_CURVE_COLUMNS
+from tune_lr.store.curves import RANGE_CURVE_COLUMNS, read_curve
+from tune_lr.store.files import write_json
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.journal import Journal
 from tune_lr.study.trial_book import TrialBook
@@ -96,7 +97,7 @@ class RangeTest:
                 entries.append(self._entry(combination, bounds, complete))
         if self.own_bounds is not None:
             others = {"combinations": entries} if len(self._config.combinations) > 1 else {}
-            self._directory.write_json(self._directory.bounds_json, {**self.own_bounds.to_dict(), **others})
+            write_json(self._directory.bounds_json, {**self.own_bounds.to_dict(), **others})
         return self.bounds
 
     def conclude(self, strict: bool) -> bool:
@@ -143,7 +144,7 @@ class RangeTest:
 
     def _curve(self, row: TrialRow) -> dict[str, list[float]]:
         path = self._directory.range_curve(row.number)
-        curve = self._directory.read_curve(path)
+        curve = read_curve(path)
         points = len(curve["lr"]) if curve.keys() == set(RANGE_CURVE_COLUMNS) else 0
         if points != row.steps:
             raise ResourceError(f"{path}: has {points} of {row.steps} points; put the whole file back")

@@ -15,6 +15,7 @@ from tune_lr.records.row import RAMP
 from tune_lr.records.status import Leader, PhaseStatus, Running, Status
 from tune_lr.records.time_left import PhaseLeft, seconds_left, steps_left, usual_steps
 from tune_lr.records.trial import TrialSpec
+from tune_lr.store.curves import read_curve
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.curves import curve_path
 from tune_lr.study.study import Study
@@ -169,7 +170,7 @@ def _seconds_left(
 
 def _running(directory: StudyDir, spec: TrialSpec) -> Running:
     try:
-        steps = directory.read_curve(curve_path(directory, spec))["step"]
+        steps = read_curve(curve_path(directory, spec))["step"]
     except (OSError, ResourceError):  # it has not begun
         steps = []
     label = spec.label or spec.lr_schedule or RAMP

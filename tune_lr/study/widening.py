@@ -15,6 +15,7 @@ from tune_lr.config.model import Config
 from tune_lr.records.observer import Observer
 from tune_lr.records.outcome import Widening
 from tune_lr.records.row import TrialRow, rank_search
+from tune_lr.store.files import write_json
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.journal import SEARCHES, Journal
 from tune_lr.study.range_test import RangeTest
@@ -78,7 +79,7 @@ class Widener:
         self._has_looked = True
         self.widened = widening
         if widening:
-            self._directory.write_json(self._directory.widened_json, widening.to_dict())
+            write_json(self._directory.widened_json, widening.to_dict())
             self._journal.open("widened")
             self.copy_ended()
             self._observer.notice(widened_text(widening))

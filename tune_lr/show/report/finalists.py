@@ -9,7 +9,6 @@ import yaml
 
 from tune_lr.records.answer import Answer, Difference, Finalist
 from tune_lr.records.interval import Interval
-from tune_lr.show.report.best import UNKNOWN_TRIAL
 from tune_lr.show.report.ledger import steps_by_phase
 from tune_lr.show.report.study import ReportedStudy
 from tune_lr.show.text import figure_text, interval_text, number_text
@@ -72,16 +71,12 @@ def tiles_of(study: ReportedStudy, answer: Answer, finalists: Sequence[FinalistL
         tiles.append(_runner_up_tile(finalists[1], answer.metric))
     steps = sum(steps_by_phase(study).values())
     if steps:
-        tiles.append(_cost_tile(study, answer, steps))
+        tiles.append(_cost_tile(answer, steps))
     return tiles
 
 
-def _cost_tile(study: ReportedStudy, answer: Answer, steps: int) -> Tile:
-    trainings = answer.full_trainings
-    if math.isnan(trainings) and study.settings.max_steps:
-        trainings = sum(row.steps * study.weight(row) for row in study.rows) / study.settings.max_steps
-    note = "" if math.isnan(trainings) else f"as many as {number_text(trainings)} full trainings"
-    return Tile("Steps spent", f"{steps:,}", note)
+def _cost_tile(answer: Answer, steps: int) -> Tile:
+    return Tile("Steps spent", f"{steps:,}", f"as many as {number_text(answer.full_trainings)} full trainings")
 
 
 def facts_of(answer: Answer) -> dict[str, Any]:
@@ -93,9 +88,9 @@ def facts_of(answer: Answer) -> dict[str, Any]:
         "lr": winner.lr,
         **winner.to_dict()["parameters"],
         "optimizer": optimizer,
-        "global batch": answer.batch_size or None,
-        "max_steps": answer.max_steps or None,
-        "search trial": None if winner.trial == UNKNOWN_TRIAL else winner.trial,
+        "global batch": answer.batch_size,
+        "max_steps": answer.max_steps,
+        "search trial": winner.trial,
         "confirm trials": ", ".join(str(number) for number in winner.confirm_trials),
     }
 

@@ -18,9 +18,7 @@ from tune_lr.records.row import RAMP, TrialRow, rank_search
 from tune_lr.records.steps import steps_weight
 from tune_lr.show.charts.model import Columns
 from tune_lr.show.charts.trials import last_value
-from tune_lr.show.report.best import read_answer
 from tune_lr.store.curves import read_curve
-from tune_lr.store.files import read_yaml
 from tune_lr.store.study_dir import StudyDir
 
 
@@ -99,7 +97,6 @@ def read_reported_study(directory: StudyDir) -> ReportedStudy:
     settings = _settings(record.get("config") or {})
     rows = directory.read_rows() if directory.trials_csv.exists() else []
     curves = {row.number: _columns(directory.curve(row.number)) for row in rows if row.phase != "range_test"}
-    best = read_yaml(directory.best_yaml) if directory.best_yaml.exists() else None
     return ReportedStudy(
         name=str(record.get("name") or directory.name),
         created=str(record.get("created") or ""),
@@ -108,7 +105,7 @@ def read_reported_study(directory: StudyDir) -> ReportedStudy:
         hardware=record.get("hardware") or {},
         range_tests=_read_range_tests(directory, rows),
         widened=_read_widened(directory),
-        answer=None if best is None else read_answer(best, settings.metric, settings.goal),
+        answer=directory.read_answer(),
         rows=rows,
         curves={number: curve for number, curve in curves.items() if curve},
     )
