@@ -9,6 +9,7 @@ from tune_lr.lr.schedule import make_lr_schedule
 from tune_lr.records.answer import Answer, Finalist, ScheduleBest
 from tune_lr.records.parameters import BATCH_SIZE, split_parameters, whole_optimizer
 from tune_lr.records.row import best_of_each_schedule, rank_search
+from tune_lr.records.trial import TrialFacts
 from tune_lr.study.confirmation import WinnerOnTestData
 from tune_lr.study.study import Study
 
@@ -21,7 +22,7 @@ def answer_of(study: Study) -> Answer:
         finalists=verdict.finalists,
         differences=verdict.differences,
         optimizer=_optimizer(study, winner),
-        batch_size=study.facts_of(winner.trial).batch_size,
+        batch_size=_facts(study, winner).batch_size,
         max_steps=_max_steps(study, winner),
         metric=study.config.metric.name,
         goal=study.config.metric.goal,
@@ -35,8 +36,9 @@ def answer_of(study: Study) -> Answer:
 
 
 def code(study: Study, finalist: Finalist) -> str:
-    """The lines of PyTorch that rebuild a finalist's optimizer and LR schedule; `model` stands for the user's."""
-    facts, arguments = study.facts_of(finalist.trial), _optimizer(study, finalist)
+    """Return the lines of PyTorch that build a finalist's optimizer and LR schedule; `model` stands for the user's."""
+    facts = _facts(study, finalist)
+    arguments = _optimizer(study, finalist)
     colossal = colossalai_class(arguments.pop("name"))
     schedule = make_lr_schedule(
         finalist.lr_schedule,
@@ -56,8 +58,15 @@ def code(study: Study, finalist: Finalist) -> str:
     )
 
 
+def _facts(study: Study, finalist: Finalist) -> TrialFacts:
+    """Return what the workers of a finalist's search trial knew of it; older studies have that once for all trials."""
+    facts = study.trials.outcome(finalist.trial).facts or study.journal.facts
+    assert facts is not None
+    return facts
+
+
 def _optimizer(study: Study, finalist: Finalist) -> dict[str, Any]:
-    """Its name and its arguments, all but the LR."""
+    """Return the finalist's optimizer: its `name` and its arguments, all but the LR."""
     base = study.config.optimizer
     return whole_optimizer({"name": base.name, **base.args}, split_parameters(finalist.parameters)[1])
 
@@ -77,7 +86,7 @@ def _schedules(study: Study) -> tuple[ScheduleBest, ...]:
 
 
 def _test(result: WinnerOnTestData | None, winner: Finalist) -> dict[str, float] | None:
-    """Means over the winner's seeds."""
+    """Return the figures on the test data, the mean over the winner's seeds; None where there are none of its own."""
     if not result or result.trial != winner.trial or not result.values:
         return None
     names = result.values[0]

@@ -26,7 +26,7 @@ from tune_lr.records.observer import Observer
 from tune_lr.records.outcome import Widening
 from tune_lr.records.phases import PHASES
 from tune_lr.records.row import TrialRow
-from tune_lr.records.trial import Report, TrialFacts, TrialSpec
+from tune_lr.records.trial import Report, TrialSpec
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.confirmation import Confirmation, WinnerOnTestData
 from tune_lr.study.curves import Curves
@@ -334,9 +334,3 @@ class Study:
         if phase == "search" and self.config.budget and to_come:
             return max(asked + 1, round(asked / max(0.01, self._budget.share_of_search())))
         return asked + to_come
-
-    def facts_of(self, number: int) -> TrialFacts:
-        """Return what the workers of a trial that was trained to its end knew of it."""
-        facts = self.trials.outcome(number).facts or self.journal.facts  # older studies have the facts once
-        assert facts is not None
-        return facts

@@ -1,8 +1,10 @@
 """Every trial of a study that was asked for: what it trains, and how it ended."""
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from typing import Any
 
 from tune_lr.config.model import Config
@@ -60,7 +62,7 @@ class TrialBook:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._specs: dict[int, TrialSpec] = {}
-        self._ledgers: dict[int, str] = {}  # where the journal keeps each trial
+        self._numbers: defaultdict[str, list[int]] = defaultdict(list)  # the trials that each ledger keeps
         self._outcomes: dict[int, TrialOutcome] = {}  # in the order in which the trials ended
 
     def __len__(self) -> int:
@@ -72,7 +74,7 @@ class TrialBook:
     def add(self, ledger: str, spec: TrialSpec) -> None:
         """Add a trial that was asked for; it has not ended."""
         self._specs[spec.number] = spec
-        self._ledgers[spec.number] = ledger
+        self._numbers[ledger].append(spec.number)
 
     def end(self, number: int, outcome: TrialOutcome) -> None:
         """Add the outcome of a trial that was added before."""
@@ -116,7 +118,7 @@ class TrialBook:
         return self._row(number, self._first_start())
 
     def _first_start(self) -> float:
-        return min((outcome.started for outcome in self._outcomes.values()), default=math.inf)
+        return min(map(attrgetter("started"), self._outcomes.values()), default=math.inf)
 
     def _row(self, number: int, first: float) -> TrialRow:
         spec = self._specs[number]
@@ -142,11 +144,11 @@ class TrialBook:
 
     def asked(self, *ledgers: str) -> int:
         """Return how many trials of these ledgers were asked for."""
-        return sum(ledger in ledgers for ledger in self._ledgers.values())
+        return sum(len(self._numbers[ledger]) for ledger in ledgers)
 
     def ended_in(self, *ledgers: str) -> int:
         """Return how many trials of these ledgers have ended."""
-        return sum(self._ledgers[number] in ledgers for number in self._outcomes)
+        return sum(number in self._outcomes for ledger in ledgers for number in self._numbers[ledger])
 
     def slots(self) -> int:
         """Return how many slots the trials that have ended used; at least 1."""
