@@ -162,8 +162,8 @@ def free_port() -> int:
 def launch(rank: int, world: int, port: int) -> None:
     import torch
 
-    from tune_lr.cluster.workers import keep_freed_memory
     from tune_lr.worker import colossal
+    from tune_lr.worker.compat.glibc_malloc import keep_freed_memory
 
     torch.set_num_threads(1)
     keep_freed_memory()  # as our workers do; no disadvantage to the others
@@ -183,7 +183,7 @@ def side_by_side(kind: str, name: str) -> float:
 def rank_of(kind: str, name: str, rank: int, port: int) -> None:
     import torch
 
-    from tune_lr.cluster.workers import keep_freed_memory
+    from tune_lr.worker.compat.glibc_malloc import keep_freed_memory
 
     torch.set_num_threads(1)
     keep_freed_memory()

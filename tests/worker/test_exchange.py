@@ -129,7 +129,8 @@ def test_ddp_trains_as_over_gloo() -> None:
 def test_buffers_are_sent_at_each_step_where_they_are_part_of_the_state(
     group_of_one: None, persistent: bool, sent: bool
 ) -> None:
-    from tune_lr.worker.colossal import CPUDDPPlugin
+    from tune_lr.worker import colossal  # noqa: F401 - it imports ColossalAI in the light way
+    from tune_lr.worker.compat.cpu_ddp import CPUDDPPlugin
 
     model = nn.Linear(2, 1)
     model.register_buffer("seen", torch.zeros(1), persistent=persistent)

@@ -1,7 +1,5 @@
 """Optimizers by name: what is found, what is refused and why, and whether each follows the LR of every step."""
 
-import os
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,22 +91,6 @@ def test_what_needs_cuda_is_refused_without_it_and_rightly_so(name: str) -> None
     assert refusal(name.lower(), {}) == f"optimizer.name: {what} (got {name.lower()!r}); use {CUDA_ONLY[name]}"
     with pytest.raises(AssertionError, match="No usable kernel"):
         optimizer_class(name)([{**group()[0], "lr": 0.1}])  # type: ignore[call-arg]
-
-
-@pytest.mark.parametrize(("youngest_s", "abandoned"), [(400, True), (200, False)])
-def test_the_lock_of_a_build_that_was_killed_is_forgotten(tmp_path: Path, youngest_s: float, abandoned: bool) -> None:
-    """By torch's own lock: who finds it waits until it is gone."""
-    from torch.utils.file_baton import FileBaton
-
-    from tune_lr.worker.colossal import forget_abandoned_build
-
-    forget_abandoned_build(tmp_path / "nothing was built here")
-    assert FileBaton(str(tmp_path / "lock")).try_acquire()
-    (tmp_path / "adam.o").touch()
-    for name, ago in (("lock", 500), ("adam.o", youngest_s)):
-        os.utime(tmp_path / name, times=(time.time() - ago,) * 2)
-    forget_abandoned_build(tmp_path)
-    assert FileBaton(str(tmp_path / "lock")).try_acquire() == abandoned
 
 
 # --- arguments ---

@@ -4,7 +4,6 @@ Nothing here blocks but `WorkerGroup.wait`: starting a group, giving it a trial 
 queue calls at the actors, so that all slots start at the same time.
 """
 
-import ctypes
 import importlib.util
 import os
 import re
@@ -42,9 +41,6 @@ SHIPPED = "tune_lr_shipped"
 # How often a group that is waited for is asked how far it is, and whether all of its places are still there; and how
 # long a rank may take to answer.
 WATCH_POLL_S, ANSWER_S = 3.0, 1.0
-# Of glibc's malloc.h: from which size on memory is taken from the system and given back at once (32 MB at most), and
-# how much that is free at the heap's end is kept.
-M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1
 # What a GPU says that has no memory left, or that its process can no longer use. A second time would go the same way.
 DEVICE_ERROR = re.compile(r"OutOfMemoryError|CUDA out of memory|CUDA error|AcceleratorError")
 
@@ -62,15 +58,6 @@ class WorkerLost(Exception):
 
 class SlotLost(Exception):
     """A node has left with some of the group's places, and no other has room for them."""
-
-
-def keep_freed_memory() -> None:
-    """Has glibc keep what a step frees for the next one. To give it back and ask for it again took up to 6 of 51 ms of
-    a step of `gpt_bytes` on a CPU. Does nothing where there is another C library."""
-    with suppress(OSError, AttributeError):
-        libc = ctypes.CDLL("libc.so.6")
-        for option, size in ((M_MMAP_THRESHOLD, 32 << 20), (M_TRIM_THRESHOLD, 1 << 30)):
-            libc.mallopt(option, size)
 
 
 def bundles(task: Task) -> list[dict[str, float]]:
@@ -114,10 +101,11 @@ class Worker:
         import torch
 
         torch.set_num_threads(max(1, int(self._task.scaling.cpus_per_worker)))
-        keep_freed_memory()
         from tune_lr.worker.checks import check_task
+        from tune_lr.worker.compat.glibc_malloc import keep_freed_memory
         from tune_lr.workloads import load_workload
 
+        keep_freed_memory()
         self._workload = load_workload(self._task.workload, self._task.workload_args)
         check_task(self._workload, self._task, trial)
 

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
-from torch.optim import Optimizer
 
 
 def pack(state: Any) -> bytes:
@@ -61,17 +60,6 @@ def _restored(value: Any, tensors: Mapping[str, Tensor], device: torch.device) -
     if value["strides"] is not None:
         tensor = torch.empty_strided(tensor.shape, value["strides"], dtype=tensor.dtype).copy_(tensor)
     return tensor if value["cpu"] else tensor.to(device)
-
-
-def restore_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
-    """Takes what the `state_dict` of an optimizer of the same kind held. torch's own way would turn the state into the
-    parameters' type and forget its layout."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    optimizer.state.clear()
-    for index, entry in state["state"].items():
-        optimizer.state[parameters[index]] = entry
-    for group, settings in zip(optimizer.param_groups, state["param_groups"], strict=True):
-        group.update({key: value for key, value in settings.items() if key != "params"})
 
 
 def random_state(device: torch.device) -> dict[str, Any]:

@@ -3,10 +3,9 @@
 Importing this module imports ColossalAI (seconds): only workers do.
 """
 
-import time
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +19,16 @@ from tune_lr.config.optimizers import CUDA_ONLY
 from tune_lr.config.plugins import DTYPES
 from tune_lr.config.task import Task
 from tune_lr.errors import InputError, one_line
-from tune_lr.worker.compat.stand_ins import compiled_when_called, left_out
-from tune_lr.worker.exchange import exchange_in_memory
+from tune_lr.worker.compat.contiguous import make_contiguous
+from tune_lr.worker.compat.kernel_builds import forget_abandoned_build
+from tune_lr.worker.compat.late_compile import compiled_when_called
+from tune_lr.worker.compat.unused_imports import left_out
 
 if TYPE_CHECKING:
+    from colossalai.interface import ModelWrapper
     from torch.amp.grad_scaler import GradScaler
 
-# What warns are its own dependencies: nothing that a user can act on. What is left out it needs for LoRA, quantization
-# and 8-bit optimizers, what is compiled for FP8.
+# ColossalAI's own dependencies warn while they are imported; a user can do nothing about that.
 with warnings.catch_warnings(), left_out("peft", "bitsandbytes"), compiled_when_called():
     warnings.simplefilter("ignore")
     import colossalai
@@ -41,38 +42,12 @@ with warnings.catch_warnings(), left_out("peft", "bitsandbytes"), compiled_when_
         TorchDDPPlugin,
         TorchFSDPPlugin,
     )
-    from colossalai.booster.plugin.torch_ddp_plugin import TorchDDPModel
-    from colossalai.interface import ModelWrapper, OptimizerWrapper
     from colossalai.kernel.extensions.base_extension import _Extension
     from colossalai.logging import disable_existing_loggers
     from colossalai.nn import optimizer as optimizers
-    from colossalai.shardformer.layer import FusedLinear1D_Row, GPT2FusedLinearConv1D_Row, Linear1D_Row
-    from colossalai.shardformer.layer.utils import SeqParallelUtils, is_share_sp_tp
 
-
-class CPUDDPPlugin(TorchDDPPlugin):  # type: ignore[misc]
-    """DDP that leaves BatchNorm as it is: ColossalAI's own always converts to SyncBatchNorm, which wants a GPU.
-
-    Each rank then normalises by its own part of the batch, as plain DDP does. Ranks of one machine exchange gradients
-    through its memory.
-    """
-
-    def configure(
-        self,
-        model: nn.Module,
-        optimizer: Optimizer | None = None,
-        criterion: Any = None,
-        dataloader: Any = None,
-        lr_scheduler: Any = None,
-    ) -> tuple[Any, ...]:
-        """Wrap the model as the parent class does, but keep BatchNorm layers as they are on a CPU."""
-        wrapped = OptimizerWrapper(optimizer) if optimizer is not None else None
-        # What is no part of the model's state, the causal mask of a transformer say, is the same on all ranks.
-        state = model.state_dict()
-        self.ddp_kwargs["broadcast_buffers"] &= any(name in state for name, _ in model.named_buffers())
-        boosted = TorchDDPModel(model, **self.ddp_kwargs)
-        exchange_in_memory(boosted.module)
-        return boosted, wrapped, criterion, dataloader, lr_scheduler
+    from tune_lr.worker.compat.cpu_ddp import CPUDDPPlugin
+    from tune_lr.worker.compat.sequence_parallel import share_biases
 
 
 PLUGINS = {
@@ -82,7 +57,6 @@ PLUGINS = {
     "fsdp": TorchFSDPPlugin,
     "hybrid_parallel": HybridParallelPlugin,
 }
-ABANDONED_S = 300.0  # all kernels of HybridAdam together took 103 and 138 s to build
 _DTYPES = dict(zip(DTYPES, (torch.float32, torch.bfloat16, torch.float16), strict=True))
 
 
@@ -103,15 +77,6 @@ def optimizer_class(name: str) -> type[Optimizer]:
         forget_abandoned_build(Path(_Extension.get_jit_extension_folder_path()))
     cls: type[Optimizer] = getattr(optimizers, name)
     return cls
-
-
-def forget_abandoned_build(folder: Path) -> None:
-    """Removes the lock of a build of ColossalAI's kernels, in its folder, that was killed: torch would wait for it for
-    ever. A build that goes on, here or on another node with the same home, writes a file now and then."""
-    with suppress(FileNotFoundError):  # what a build makes and removes meanwhile
-        written = [file.stat().st_mtime for file in folder.glob("*")]
-        if written and time.time() - max(written) > ABANDONED_S:
-            (folder / "lock").unlink()
 
 
 def check_plugin(task: Task) -> None:
@@ -168,16 +133,6 @@ def _of_fsdp(options: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
     return options
 
 
-def share_biases(model: nn.Module) -> None:
-    """Has the gradients of biases that are added to a rank's part of the sequence summed over the ranks, as those of
-    norms are. colossalai 0.5.0 forgets them, and each rank's biases would go their own way."""
-    for module in model.modules():
-        if not isinstance(module, Linear1D_Row | GPT2FusedLinearConv1D_Row | FusedLinear1D_Row):
-            continue
-        if is_share_sp_tp(module.seq_parallel_mode) and module.bias is not None:
-            SeqParallelUtils.marked_as_sp_partial_derived_param(module.bias)
-
-
 class Boosted:
     """A model and its optimizer under a ColossalAI plugin: forward, backward, update.
 
@@ -191,8 +146,7 @@ class Boosted:
             "ddp",
             "fsdp",
         ):  # the others cut parameters as they lie in memory into flat parts
-            for parameter in model.parameters():
-                parameter.data = parameter.data.contiguous()
+            make_contiguous(model)
         self.model: ModelWrapper
         try:
             self.model, self.optimizer, _, _, _ = self._booster.boost(model, optimizer)

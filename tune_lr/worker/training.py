@@ -25,9 +25,10 @@ from tune_lr.lr.schedules import SCHEDULES
 from tune_lr.records.parameters import whole_optimizer
 from tune_lr.records.steps import equal_steps, steps_covered
 from tune_lr.records.trial import Report, TrialFacts, TrialSpec
-from tune_lr.worker.checkpoint import random_state, restore_optimizer, set_random_state
+from tune_lr.worker.checkpoint import random_state, set_random_state
 from tune_lr.worker.checks import be_deterministic, global_batch_size, layout_of
 from tune_lr.worker.colossal import Boosted
+from tune_lr.worker.compat.optimizer_state import restore_optimizer
 from tune_lr.worker.compat.plateau import Plateau
 from tune_lr.worker.loading import Indices, batches
 from tune_lr.worker.optimizers import cycles_momentum, make_optimizer

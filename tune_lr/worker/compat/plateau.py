@@ -3,7 +3,7 @@
 With the threshold mode "rel" torch 2.5.1 calls a value better than the best one if it is below `best * (1 - threshold)`
 (for "max", above `best * (1 + threshold)`). Where the best value is negative, that limit lies on the wrong side of it:
 equal values count as better, so the LR never falls. Here the margin is `threshold * abs(best)`. For positive values
-both rules are the same. tests/worker/test_compat_plateau.py shows both.
+both rules are the same. tests/worker/compat/test_plateau.py shows both.
 """
 
 from typing import Any

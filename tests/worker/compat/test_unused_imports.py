@@ -1,13 +1,12 @@
 """Packages that are left out of an import come back afterwards, and nobody is taken in."""
 
 import importlib
-import subprocess
 import sys
 from typing import Any
 
 import pytest
 
-from tune_lr.worker.compat.stand_ins import left_out
+from tune_lr.worker.compat.unused_imports import left_out
 
 PACKAGE = "xmlrpc"  # of the standard library; nothing here uses it
 
@@ -60,37 +59,12 @@ def test_a_stand_in_passes_on_to_the_real_one() -> None:
 
 
 def test_colossalai_recognises_a_model_of_peft_that_is_imported_after_it() -> None:
-    from tune_lr.worker import colossal
+    from tune_lr.worker import colossal  # noqa: F401 - it imports ColossalAI in the light way
+    from colossalai.interface import ModelWrapper  # isort: skip
 
     from peft import LoraConfig, get_peft_model  # type: ignore[attr-defined]  # isort: skip
     from torch import nn
 
     plain: Any = nn.Sequential(nn.Linear(2, 2))
     model = get_peft_model(plain, LoraConfig(target_modules=["0"]))
-    wrapper = colossal.ModelWrapper  # type: ignore[attr-defined]  # ColossalAI's, as it was imported there
-    assert type(wrapper(model).unwrap()).__name__ == "PeftUnwrapMixin"
-
-
-def test_what_is_decorated_is_compiled_when_it_is_called() -> None:
-    """In a process of its own: TorchInductor is imported once and for all."""
-    code = """
-import sys
-import torch
-from tune_lr.worker.compat.stand_ins import compiled_when_called
-with compiled_when_called():
-    @torch.compile(backend="eager", dynamic=False)
-    def doubled(x):
-        "Twice."
-        return 2 * x
-    @torch.compile
-    def never_called(x): ...
-assert "torch._inductor.compile_fx" not in sys.modules
-assert doubled.__doc__ == "Twice."
-assert doubled(torch.ones(3)).tolist() == [2.0] * 3
-assert doubled(torch.ones(2)).tolist() == [2.0] * 2
-assert torch.compile.__module__ == "torch"  # its own again
-from tune_lr.worker import colossal
-assert "torch._inductor.compile_fx" not in sys.modules
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    assert type(ModelWrapper(model).unwrap()).__name__ == "PeftUnwrapMixin"
