@@ -1,6 +1,5 @@
 """Whole studies, executed by tests/support/simulated.py: what runs, what is told, and how trials end."""
 
-import errno
 import math
 import re
 from collections.abc import Iterator
@@ -223,19 +222,16 @@ def test_an_interrupted_study_starts_nothing_more_and_can_be_gone_on_with(tmp_pa
     assert_whole(again)
 
 
-def test_what_the_storage_refuses_ends_the_study_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_storage_refuses_ends_the_study_in_one_line(tmp_path: Path) -> None:
     study = open_study(tmp_path / "s")
     spec = run_up_to(study, "search")
-
-    def refuses(*arguments: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", str(study.directory.curve(spec.number)))
-
-    monkeypatch.setattr(study.directory, "append_curve", refuses)
-    report = next(train(spec, study.config))
-    assert not study.report(spec.number, report)
+    in_the_way = study.directory.curve(spec.number)
+    in_the_way.mkdir()
+    assert not study.report(spec.number, next(train(spec, study.config)))
     assert study.stopped
     assert isinstance(study.error, ResourceError)
-    assert re.fullmatch(r"/\S+/curve.csv: cannot be read or written \(No space left on device\); .*", str(study.error))
+    assert re.fullmatch(r"/\S+/curve.csv: cannot be read or written \(Is a directory\); .*", str(study.error))
+    in_the_way.rmdir()
     assert_goes_on(tmp_path / "s", config_of(), 1)
 
 
