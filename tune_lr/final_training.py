@@ -41,6 +41,7 @@ def final_training(study: StudyDir, trial: int | None, overrides: Sequence[str] 
         "report_every": base.steps_of(base.report_every, chosen.batch_size),
         "num_trials": 0,
         "budget": None,
+        "lengths": "full",
         "pruner": {"name": "none"},
         "confirm": {"top": 0},
         "fixed": [

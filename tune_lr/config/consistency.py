@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice, product
 from typing import Any
 
+from tune_lr.config.ladder import ladder_issues
 from tune_lr.config.messages import FieldPath, Issue, shown
 from tune_lr.config.model import Config
 from tune_lr.config.parameters import Distribution
@@ -33,6 +34,7 @@ def contradictions(config: Config) -> list[Issue]:
         *_plateau_issues(config),
         *_combination_issues(config),
         *_plugin_issues(config),
+        *ladder_issues(config),
     ]
 
 
@@ -64,7 +66,7 @@ def _trial_issues(config: Config) -> Iterator[Issue]:
     if config.num_trials and config.parameters.lr.needs_range_test:
         ramp_steps = len(config.combinations) * config.range_test.replicates * config.range_test.steps
     least = ramp_steps + (len(config.fixed) + bool(config.num_trials)) * max_steps
-    if config.spending and (config.spending.steps(max_steps) or least) < least:
+    if not config.ladder and config.spending and (config.spending.steps(max_steps) or least) < least:
         what = f"buys no trial (got {config.budget}): ramps take up to {ramp_steps:,} steps, a training {max_steps:,}"
         yield Issue(("budget",), f"{what}; allowed: from {math.ceil(10 * least / max_steps) / 10:g}x up")
     confirm = config.confirm

@@ -2,18 +2,23 @@
 
 from typing import Any
 
+from tune_lr.config.ladder import against_a_ladder, suitable_lengths
+from tune_lr.config.lengths import DEFAULT_BUDGET, LONG
 from tune_lr.config.model import Config
 from tune_lr.config.parameters import Distribution
-from tune_lr.config.phases import MOST_REPLICATES
+from tune_lr.config.phases import MOST_REPLICATES, Confirm
 from tune_lr.config.training import Optimizer
 
+# The ramps of a ladder whose number is not said take at most this part of a full training: what they show is shown by
+# short trainings too.
+RAMPS_OF_A_LADDER = 0.1
 # The stairs of a staircase that does not say them: five a decade over six decades.
 STAIRS = 30
 
 
 def with_defaults(config: Config) -> Config:
     """Return the configuration with the fields filled in that were left out and follow from others."""
-    for fill_in in (_with_base, _with_min_steps, _with_replicates, _with_stairs, _with_plateau_mode):
+    for fill_in in (_with_base, _with_min_steps, _with_lengths, _with_replicates, _with_stairs, _with_plateau_mode):
         config = fill_in(config)
     return config
 
@@ -43,15 +48,37 @@ def _with_min_steps(config: Config) -> Config:
     return config.model_copy(update={"pruner": pruner})
 
 
+def _with_lengths(config: Config) -> Config:
+    """Fill in a ladder where trainings are long, and what follows from a ladder.
+
+    That is a budget, and no confirmation but one that is written: a confirmation takes full trainings, and a single one
+    of these may be all that the budget holds.
+    """
+    update: dict[str, Any] = {}
+    lengths = config.lengths
+    if lengths == "auto":
+        suitable = suitable_lengths(config)
+        is_short = config.max_steps < LONG or len(suitable) < 2 or not config.num_trials
+        lengths = "full" if is_short or against_a_ladder(config) else suitable
+        update["lengths"] = lengths
+    if lengths != "full":
+        if config.budget is None:
+            update["budget"] = DEFAULT_BUDGET
+        if "confirm" not in config.model_fields_set:
+            update["confirm"] = Confirm(top=0)
+    return config.model_copy(update=update)
+
+
 def _with_replicates(config: Config) -> Config:
-    """Fill in as many ramps as together take no longer than one training.
+    """Fill in as many ramps as together take no longer than one training, of a ladder than a tenth of one.
 
     One ramp is read nearly as well as three (docs/search.md), so only those have more to whom they cost little.
     """
     ramp = config.range_test
     if "replicates" in ramp.model_fields_set:
         return config
-    affordable = max(1, config.max_steps // ramp.steps)
+    share = RAMPS_OF_A_LADDER if config.ladder else 1.0
+    affordable = max(1, int(share * config.max_steps) // ramp.steps)
     ramp = ramp.model_copy(update={"replicates": min(MOST_REPLICATES, affordable)})
     return config.model_copy(update={"range_test": ramp})
 

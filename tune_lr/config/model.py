@@ -2,12 +2,13 @@
 
 import os
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, Strict, field_validator, model_validator
+from pydantic import BeforeValidator, Field, Strict, field_validator, model_validator
 
 from tune_lr.config.base import Count, FieldError, Model
 from tune_lr.config.budget import ALLOWED, Budget, parse_budget
+from tune_lr.config.lengths import parse_lengths
 from tune_lr.config.messages import shown
 from tune_lr.config.parameters import Combination, Parameters
 from tune_lr.config.phases import Confirm, Fixed, Metric, Pruner, RangeTest, Sampler
@@ -47,7 +48,8 @@ class Config(Model):
     steps in batches of this size. `max_steps` are the optimizer steps of one full trial, `report_every` the steps
     between two validations. `num_trials` counts the trials of the search, 0 where all configurations are fixed; with a
     `budget` it is the most trials that the budget may buy. A `budget` ("12x", "30m") is for ramps, search and
-    confirmation together.
+    confirmation together. `lengths` are those of the search's trials, as fractions of `max_steps`; `parse_config` turns
+    "auto" into one of the others.
     """
 
     workload: str = Field(examples=["my_module:make_workload"])
@@ -58,6 +60,7 @@ class Config(Model):
     report_every: Count = Field(examples=[31])
     num_trials: int = Field(ge=0, le=10**9, examples=[48])
     budget: str | None = None
+    lengths: Annotated[Literal["auto", "full"] | tuple[float, ...], BeforeValidator(parse_lengths)] = "auto"
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
     range_test: RangeTest = RangeTest()
     sampler: Sampler = Sampler()
@@ -75,8 +78,10 @@ class Config(Model):
     @model_validator(mode="before")
     @classmethod
     def _as_many_as_the_budget_buys(cls, data: Any) -> Any:
-        unsaid = isinstance(data, dict) and data.get("budget") is not None and data.get("num_trials") is None
-        return {**data, "num_trials": UNLIMITED} if unsaid else data
+        if not isinstance(data, dict) or data.get("num_trials") is not None:
+            return data
+        has_budget = data.get("budget") is not None or isinstance(data.get("lengths"), list | tuple)
+        return {**data, "num_trials": UNLIMITED} if has_budget else data
 
     @field_validator("budget")
     @classmethod
@@ -92,6 +97,11 @@ class Config(Model):
     def spending(self) -> Budget | None:
         """The budget, parsed."""
         return parse_budget(self.budget) if self.budget else None
+
+    @property
+    def ladder(self) -> tuple[float, ...]:
+        """The lengths of the search's trials, from short to full; empty where all are full trainings."""
+        return () if isinstance(self.lengths, str) else self.lengths
 
     @field_validator("workload")
     @classmethod

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from tune_lr.config.budget import Budget, confirmation_within
+from tune_lr.config.lengths import steps_of_length
 from tune_lr.config.model import Config
 from tune_lr.records.phases import PHASES
 from tune_lr.records.steps import steps_weight
@@ -15,7 +16,7 @@ class Plan:
     """Numbers of trials, and of optimizer steps at most.
 
     `ramp_steps` is the mean over the ramps. `trials` counts those of the search, fixed configurations included; with a
-    budget of full trainings there are at least so many. Where batch sizes are searched, steps are in batches of the
+    budget of full trainings, or with a ladder, there are at least so many. Where batch sizes are searched, steps are in batches of the
     study's own size, and those of other sizes count by their samples.
     """
 
@@ -52,6 +53,8 @@ def plan(config: Config, phases: Sequence[str] = PHASES) -> Plan:
         finalists, seeds = planned_confirmation(config, ramps * ramp_steps)
         confirmations = finalists * seeds
         trials = min(trials, (int(budget.trainings * full) - ramps * ramp_steps) // full - confirmations)
+        if config.ladder:
+            trials = len(config.fixed) + min(config.num_trials, len(config.ladder))
     if "search" not in phases:
         trials, confirmations = 0, 0
     return Plan(ramps, ramp_steps, trials, confirmations, full, budget)
@@ -70,3 +73,19 @@ def planned_confirmation(config: Config, ramp_steps: int) -> tuple[int, int]:
         return confirm.finalists, confirm.seeds
     left = max(0, steps - ramp_steps - len(config.fixed) * full)
     return confirmation_within(left // (2 * full), confirm.finalists, confirm.seeds)
+
+
+def ends_at_full_length(config: Config, steps: float) -> bool:
+    """Return whether so many steps hold a full training after one trial of each shorter length.
+
+    Where they do, a search with trials of several lengths keeps a full training for its end.
+    """
+    return bool(config.ladder) and steps >= sum(steps_of_length(length, config.max_steps) for length in config.ladder)
+
+
+def steps_for_the_ladder(config: Config, ramp_steps: int) -> int:
+    """Return how many steps of a budget of trainings are left to the trials of a search with several lengths."""
+    full = config.max_steps
+    steps = (config.spending.steps(full) if config.spending else None) or 0
+    finalists, seeds = planned_confirmation(config, ramp_steps)
+    return max(0, steps - ramp_steps - (len(config.fixed) + finalists * seeds) * full)

@@ -134,6 +134,8 @@ class StudyDir:
                 f"{self.study_yaml}: format_version is {study.get('format_version')!r}; "
                 f"this version of tune-lr reads {FORMAT_VERSION}"
             )
+        if isinstance(study.get("config"), dict):
+            study["config"].setdefault("lengths", "full")  # that of versions that had no others
         return study
 
     def write_record(self, record: StudyRecord) -> None:

@@ -1,0 +1,101 @@
+"""Which lengths the trials of a configuration have, and what does not fit trials of several lengths."""
+
+import math
+from collections.abc import Iterator, Mapping
+
+from tune_lr.config.lengths import (
+    DEFAULT_BUDGET,
+    LADDER,
+    LEAST_REPORTS,
+    LONG,
+    SHORTEST,
+    length_text,
+    steps_of_length,
+)
+from tune_lr.config.messages import FieldPath, Issue
+from tune_lr.config.model import Config
+from tune_lr.lr.schedules import SCHEDULES
+
+
+def report_every_of(length: float, config: Config) -> int:
+    """Return after how many steps a trial of that length is validated: at least twice in all."""
+    return min(config.report_every, max(1, steps_of_length(length, config.max_steps) // LEAST_REPORTS))
+
+
+def suitable_lengths(config: Config) -> tuple[float, ...]:
+    """Return the lengths of the default ladder that this study can train."""
+    longest = max((steps for _, steps in _step_counts(config)), default=0)
+    least = max(SHORTEST, longest + 1)
+    return tuple(length for length in LADDER if length == 1.0 or steps_of_length(length, config.max_steps) >= least)
+
+
+def against_a_ladder(config: Config) -> dict[FieldPath, str]:
+    """Return the fields that do not go with a ladder, by their path, and what is wrong with each."""
+    searched = config.parameters
+    found: dict[FieldPath, str] = {}
+    if config.sampler.name != "gp":
+        found[("sampler", "name")] = f"must be gp where trials have several lengths (got {config.sampler.name})"
+    if config.pruner.name != "none":
+        found[("pruner", "name")] = f"must be none where trials have several lengths (got {config.pruner.name})"
+    if config.spending and config.spending.seconds is not None:
+        what = "must be in full trainings where trials have several lengths"
+        found[("budget",)] = f"{what} (got {config.budget}); write, for example, {DEFAULT_BUDGET}"
+    for name, several in (("batch_size", searched.batch_size), ("optimizer", any(searched.optimizer))):
+        if several:
+            what = "cannot be searched together with lengths; fix it, or write lengths: full"
+            found[("parameters", name)] = what
+    return found
+
+
+def why_full(config: Config) -> str:
+    """Return why all trials of a study are full trainings, in a few words."""
+    if config.max_steps < LONG:
+        return f"max_steps is below {LONG:,}"
+    if not config.num_trials:
+        return "nothing is searched"
+    obstacle = next(iter(against_a_ladder(config)), None)
+    return f"{'.'.join(map(str, obstacle))} does not go with short ones" if obstacle else "lengths: full"
+
+
+def ladder_issues(config: Config) -> Iterator[Issue]:
+    """Yield what does not fit a ladder."""
+    if not config.ladder:
+        return
+    yield from (Issue(path, what) for path, what in against_a_ladder(config).items())
+    shortest, full = config.ladder[0], config.max_steps
+    steps = steps_of_length(shortest, full)
+    if steps < SHORTEST:
+        what = f"would be {steps} steps (got {length_text(shortest)} of {full}); allowed: at least {SHORTEST} steps, "
+        yield Issue(("lengths", 0), what + f"so from {length_text(-(-SHORTEST * 1000 // full) / 1000)} up")
+        return
+    yield from _budget_issues(config)
+    for path, count in _step_counts(config):
+        if count >= steps:
+            what = f"does not fit the shortest length, {length_text(shortest)} or {steps} steps (got {count} steps)"
+            yield Issue(path, f"{what}; write a fraction of max_steps, or leave out lengths up to {count} steps")
+
+
+def _budget_issues(config: Config) -> Iterator[Issue]:
+    """Yield a budget that does not hold the ramps and one trial of each shorter length."""
+    full, ramp = config.max_steps, config.range_test
+    ramp_steps = ramp.replicates * ramp.steps if config.parameters.lr.needs_range_test else 0
+    shorter = sum(steps_of_length(length, full) for length in config.ladder[:-1])
+    least = ramp_steps + len(config.fixed) * full + shorter
+    if config.spending and (config.spending.steps(full) or least) < least:
+        what = f"buys no trial of each shorter length (got {config.budget}): these take {shorter:,} steps"
+        if ramp_steps:
+            what += f", ramps up to {ramp_steps:,}"
+        yield Issue(("budget",), f"{what}; allowed: from {math.ceil(100 * least / full) / 100:g}x up")
+
+
+def _step_counts(config: Config) -> Iterator[tuple[FieldPath, int]]:
+    """Yield the lengths inside the LR schedules that are given in steps, by their path."""
+    for name, drawn in config.parameters.lr_schedule.items():
+        kinds: Mapping[str, str] = {parameter.name: parameter.kind for parameter in SCHEDULES[name].parameters}
+        for key, distribution in drawn.items():
+            if kinds.get(key) not in ("length", "lengths"):
+                continue
+            for place, value in distribution.bounds_or_values().items():
+                for count in value if isinstance(value, list | tuple) else [value]:
+                    if isinstance(count, int) and not isinstance(count, bool) and count > 1:
+                        yield ("parameters", "lr_schedule", "choices", name, key, *place), count
