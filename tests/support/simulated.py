@@ -130,13 +130,36 @@ def ramp(spec: TrialSpec, loss_of: Callable[[float, int], float]) -> Iterator[Re
 
 
 def descend(spec: TrialSpec, config: Config, loss_of: Callable[[int], float]) -> Iterator[Report]:
-    every, size = config.report_every, spec.batch_size
+    every, size = spec.report_every or config.report_every, spec.batch_size
     ends = [config.steps_of(step, size) for step in range(0, config.max_steps + 1, every)] if size else []
-    for before, step in pairwise(ends or range(0, spec.max_steps + 1, every)):
+    for before, step in pairwise(ends or [*range(0, spec.max_steps, every), spec.max_steps]):
         points = tuple((s, spec.lr, loss_of(s)) for s in range(before + 1, step + 1))
         value = loss_of(step)
         metrics = {"val_loss": value, "val_accuracy": 1 / (1 + value)}
         yield Report(step, points, metrics, over=step == spec.max_steps, facts=facts(spec), seconds=0.5)
+
+
+def long_loss(lr: float, lr_schedule: str, steps: int, full: int) -> float:
+    """Return the final loss of a training of so many steps: a valley whose bottom moves to lower LRs with the length.
+
+    The order of the LR schedules is that of OFFSETS at every length.
+    """
+    length = steps / full
+    bottom = math.log10(BEST_LR / 3) - 0.3 * math.log10(length)
+    height = (0.1 + OFFSETS.get(lr_schedule, 0.2)) * length**-0.3
+    return 1.0 + height * (1 + 1.5 * (math.log10(lr) - bottom) ** 2)
+
+
+def train_long(spec: TrialSpec, config: Config) -> Iterator[Report]:
+    """Return what a slot reports of a trial of any length; LRs above DIVERGES_AT diverge at the third step."""
+    if spec.phase in ("test", "range_test"):
+        yield from train(spec, config)
+    elif spec.lr > DIVERGES_AT:
+        yield Report(step=3, over=True, diverged=True, facts=facts(spec))
+    else:
+        final = long_loss(spec.lr, spec.lr_schedule, spec.max_steps, config.max_steps)
+        final += 0.002 * noise(spec.lr, spec.lr_schedule, spec.seed)
+        yield from descend(spec, config, lambda step: final * (2 - step / spec.max_steps))
 
 
 def ends_at_once(**how: Any) -> Iterator[Report]:

@@ -101,6 +101,16 @@ class Distribution(Drawn):
             return {("values", i): value for i, value in enumerate(self.values)}
         return {("value",): self.value} if self.min is None else {("min",): self.min, ("max",): self.max}
 
+    def position_of(self, value: Any) -> float:
+        """Return where a value lies between the ends or among the values, from 0 to 1."""
+        if self.values is not None:
+            return self.values.index(value) / max(1, len(self.values) - 1)
+        if self.min is None or self.max is None:
+            return 0.0
+        if self.distribution == "log_uniform_values":
+            return math.log(value / self.min) / math.log(self.max / self.min)
+        return float((value - self.min) / (self.max - self.min))
+
     def middle(self) -> Any:
         """Return the value, the middle one of the values, or the middle of the range on the distribution's scale."""
         if self.values is not None:

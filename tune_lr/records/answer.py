@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tune_lr.records.interval import Interval
-from tune_lr.records.parameters import BATCH_SIZE, OPTIMIZER, setting, split_parameters
+from tune_lr.records.parameters import OPTIMIZER, WITHOUT_OWNER, setting, split_parameters
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Finalist:
         and the batch size, where they are searched, under their qualified names (optimizer.weight_decay).
         """
         schedule, _ = split_parameters(self.parameters)
-        others = {k: v for k, v in self.parameters.items() if k.startswith(OPTIMIZER) or k == BATCH_SIZE}
+        others = {k: v for k, v in self.parameters.items() if k.startswith(OPTIMIZER) or k in WITHOUT_OWNER}
         return {
             "lr_schedule": self.lr_schedule,
             "lr": self.lr,
@@ -53,7 +53,7 @@ class Finalist:
         """Return the inverse of `to_dict`."""
         schedule = data["lr_schedule"]
         parameters = {
-            name if name.startswith(OPTIMIZER) or name == BATCH_SIZE else f"{schedule}.{name}": value
+            name if name.startswith(OPTIMIZER) or name in WITHOUT_OWNER else f"{schedule}.{name}": value
             for name, value in data["parameters"].items()
         }
         return cls(

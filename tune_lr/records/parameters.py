@@ -5,6 +5,8 @@ from typing import Any
 
 OPTIMIZER = "optimizer."  # what the qualified name of an optimizer's argument begins with
 BATCH_SIZE = "batch_size"  # the qualified name of a batch size that is searched
+LENGTH = "length"  # the qualified name of a trial's length, a fraction of max_steps, where trials have several
+WITHOUT_OWNER = (BATCH_SIZE, LENGTH)  # these belong neither to an LR schedule nor to the optimizer
 
 
 def split_parameters(qualified: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -13,7 +15,7 @@ def split_parameters(qualified: Mapping[str, Any]) -> tuple[dict[str, Any], dict
     The optimizer's have its `name` among them where that is searched.
     """
     optimizer = {name.rpartition(".")[2]: v for name, v in qualified.items() if name.startswith(OPTIMIZER)}
-    others = {name: v for name, v in qualified.items() if not name.startswith(OPTIMIZER) and name != BATCH_SIZE}
+    others = {name: v for name, v in qualified.items() if not name.startswith(OPTIMIZER) and name not in WITHOUT_OWNER}
     return {name.partition(".")[2]: v for name, v in others.items()}, optimizer
 
 

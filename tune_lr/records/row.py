@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from tune_lr.records.parameters import LENGTH
 from tune_lr.records.phases import sign_of
 
 RAMP = "ramp"  # stands where others have an LR schedule
@@ -35,6 +36,11 @@ class TrialRow:
     reason: str = ""
     label: str = ""  # of a fixed configuration
 
+    @property
+    def length(self) -> float:
+        """The length of the trial's training, a fraction of `max_steps`; 1 where all trials are full trainings."""
+        return float(self.parameters.get(LENGTH, 1.0))
+
 
 class Configuration(NamedTuple):
     """What a trial trains, whatever its seed. Parameters are JSON text, since one of them may be a list."""
@@ -52,9 +58,9 @@ def configuration_of(row: TrialRow) -> Configuration:
 def rank_search(rows: Sequence[TrialRow], metric: str, goal: str) -> list[TrialRow]:
     """Return the search trials that trained to the end, each configuration once, best first.
 
-    A ramp trains no LR schedule, so it is left out. Ties go to the lower number.
+    Only full trainings are ranked, since shorter ones are not comparable with them. A ramp trains no LR schedule, so it is left out. Ties go to the lower number.
     """
-    searched = [row for row in rows if row.phase == "search" and row.lr_schedule != RAMP]
+    searched = [row for row in rows if row.phase == "search" and row.lr_schedule != RAMP and row.length == 1]
     complete = [row for row in searched if row.state == "complete" and metric in row.metrics]
     ranked = sorted(complete, key=lambda row: (sign_of(goal) * row.metrics[metric], row.number))
     unique: dict[Configuration, TrialRow] = {}

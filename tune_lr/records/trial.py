@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tune_lr.lr.ramp import Ramp
-from tune_lr.records.parameters import BATCH_SIZE, OPTIMIZER, optimizer_prefix
+from tune_lr.records.parameters import BATCH_SIZE, LENGTH, OPTIMIZER, optimizer_prefix
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,9 @@ class TrialSpec:
     optimizer: Mapping[str, Any] = field(default_factory=dict)
     resume: int = 0  # the step of the checkpoint from which it goes on
     batch_size: int | None = None  # that is searched; None: the task's. `max_steps` are of this size
+    # Of the training, a fraction of the study's `max_steps`; None where all trials are full trainings.
+    length: float | None = None
+    report_every: int | None = None  # steps between validations; None: the task's
 
     def qualified_parameters(self) -> dict[str, Any]:
         """Return what is searched but the LR and its schedule, by names as in trials.csv: step.gamma, batch_size."""
@@ -53,7 +56,9 @@ class TrialSpec:
         prefix = optimizer_prefix(self.optimizer.get("name", ""))
         names = {key: f"{OPTIMIZER if key == 'name' else prefix}{key}" for key in self.optimizer}
         optimizer = {names[key]: value for key, value in self.optimizer.items()}
-        return schedule | optimizer | ({BATCH_SIZE: self.batch_size} if self.batch_size else {})
+        size = {BATCH_SIZE: self.batch_size} if self.batch_size else {}
+        length = {LENGTH: self.length} if self.length is not None else {}
+        return schedule | optimizer | size | length
 
     def to_dict(self) -> dict[str, Any]:
         """Return the trial as params.json and the journal hold it."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tune_lr.records.parameters import BATCH_SIZE
+from tune_lr.records.parameters import WITHOUT_OWNER
 from tune_lr.records.row import TrialRow
 from tune_lr.store.files import replacing
 
@@ -46,7 +46,7 @@ def cell(value: Any) -> str:
 
 def _row(record: Mapping[str, str]) -> TrialRow:
     measured = {name: text for name, text in record.items() if text and name.startswith("val_")}
-    parameters = {name: text for name, text in record.items() if text and ("." in name or name == BATCH_SIZE)}
+    parameters = {name: text for name, text in record.items() if text and ("." in name or name in WITHOUT_OWNER)}
     return TrialRow(
         number=int(record["number"]),
         phase=record["phase"],

@@ -28,6 +28,7 @@ from tune_lr.config.model import Config
 from tune_lr.errors import ResourceError, one_line
 from tune_lr.records.trial import TrialFacts, TrialSpec
 from tune_lr.store.study_dir import StudyDir
+from tune_lr.study.length_sampler import LengthSampler, Propose
 from tune_lr.study.pruner import make_pruner
 from tune_lr.study.sampler import LRSampler, Place
 from tune_lr.study.trial_book import TrialOutcome
@@ -46,15 +47,16 @@ def ledgers_of(phase: str) -> tuple[str, ...]:
 class Journal:
     """The journal of one study, opened or begun. Whoever opens it holds the lock of the study.
 
-    `place` is what the project's own sampler asks about each configuration; see `sampler.Place`. Raises ResourceError
-    where the file is no journal, or is missing although there are trials. `facts` is what
-    the workers that answered first know.
+    `place` is what the project's own sampler asks about each configuration; see `sampler.Place`. `propose` gives the
+    next trial of a search whose trials have several lengths. `facts` is what the workers that answered first know.
+    Raises ResourceError where the file is no journal, or is missing although there are trials.
     """
 
-    def __init__(self, directory: StudyDir, config: Config, place: Place) -> None:
+    def __init__(self, directory: StudyDir, config: Config, place: Place, propose: Propose) -> None:
         self._path = directory.journal
         self._config = config
         self._place = place
+        self._propose = propose
         self._storage = _open_storage(directory)
         self._ledgers: dict[str, optuna.Study] = {}
         for name in LEDGERS:
@@ -86,7 +88,10 @@ class Journal:
         The same seed again would propose the first trials again.
         """
         ledger = self._ledgers[name]
-        ledger.sampler = _make_sampler(self._config, len(ledger.trials), self._place)
+        if self._config.ladder:
+            ledger.sampler = LengthSampler(self._propose, self._config.seed)
+        else:
+            ledger.sampler = _make_sampler(self._config, len(ledger.trials), self._place)
 
     def ledger(self, name: str) -> optuna.Study:
         """Return an open ledger."""

@@ -86,7 +86,7 @@ def comparable_step(spec: TrialSpec, step: int, config: Config) -> int:
 
     The rungs of the pruner are at these steps.
     """
-    if step == spec.max_steps:
+    if step == spec.max_steps and spec.length in (None, 1.0):
         return config.max_steps
     if not (config.batch_size and spec.batch_size):
         return step

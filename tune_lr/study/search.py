@@ -8,9 +8,11 @@ from optuna.trial import TrialState
 from tune_lr.config.model import Config
 from tune_lr.config.parameters import Combination
 from tune_lr.lr.ramp import Ramp
+from tune_lr.records.parameters import LENGTH
 from tune_lr.records.trial import TrialSpec
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.journal import Journal, number_of
+from tune_lr.study.ladder import Ladder
 from tune_lr.study.range_test import RangeTest
 from tune_lr.study.sampler import Placement, posterior_values
 from tune_lr.study.search_space import (
@@ -32,8 +34,18 @@ class Search:
     All search trials share the study's seed, so that they are compared in pairs.
     """
 
-    def __init__(self, config: Config, journal: Journal, range_test: RangeTest, widener: Widener) -> None:
+    def __init__(
+        self,
+        config: Config,
+        directory: StudyDir,
+        journal: Journal,
+        range_test: RangeTest,
+        widener: Widener,
+        ladder: Ladder | None,
+    ) -> None:
         self._config = config
+        self._directory = directory
+        self._ladder = ladder
         self._journal = journal
         self._range_test = range_test
         self._widener = widener
@@ -42,7 +54,14 @@ class Search:
         """Return what a trial of Optuna's trains, as the trial of that number."""
         _, drawn = self._draw(trial)
         max_steps = self._config.steps_of(self._config.max_steps, drawn.batch_size)
-        return TrialSpec(number, "search", self._config.seed, max_steps, **vars(drawn))
+        spec = TrialSpec(number, "search", self._config.seed, max_steps, **vars(drawn))
+        if self._ladder is None:
+            return spec
+        length = float(trial.suggest_categorical(LENGTH, self._config.ladder))
+        max_steps, report_every = self._ladder.trained_for(length)
+        keeps_model = self._ladder.final_is_next()
+        checkpoint = str(self._directory.checkpoint(number)) if keeps_model else None
+        return replace(spec, max_steps=max_steps, length=length, report_every=report_every, checkpoint=checkpoint)
 
     def place(self, trial: Suggests) -> Placement:
         """Return where a configuration stands for the sampler; see `sampler.Place`."""
@@ -57,7 +76,12 @@ class Search:
         return Placement(drawn.lr_schedule, decades, uncertainty, curve)
 
     def posterior_values(self) -> dict[int, float]:
-        """Return what is expected of each completed trial (`sampler.posterior_values`), by the trial's number."""
+        """Return what is expected of each completed trial (`sampler.posterior_values`), by the trial's number.
+
+        It is empty where trials have several lengths: their figures cannot be compared.
+        """
+        if self._ladder is not None:
+            return {}
         name = self._widener.ledger
         originals = self._journal.trials("search")
         numbers = {}
@@ -75,6 +99,8 @@ class Search:
         return combination, draw(trial, space, self._bounds(combination), combination)
 
     def _bounds(self, combination: Combination) -> tuple[float, float]:
+        if self._ladder is not None:
+            return self._ladder.lr_bounds
         widened = self._widener.widened
         return (widened.low, widened.high) if widened else self._range_test.search_bounds(combination)
 

@@ -50,6 +50,8 @@ class BudgetKeeper:
     def close(self) -> None:
         """Write down that the budget has ended the search, and how large the confirmation is."""
         self._closed = {"budget": self._config.budget, "confirm": list(self.confirmation())}
+        if self._config.ladder:
+            self._closed["trials"] = self._trials.asked(*SEARCHES)
         self._journal.ledger("search").set_user_attr("closed", self._closed)
 
     def holds_a_trial(self) -> bool:
@@ -69,9 +71,28 @@ class BudgetKeeper:
         if budget.seconds is not None:
             rounds = sum(math.ceil(trainings / self._trials.slots()) for trainings in groups)
             return self.elapsed() + rounds * self._full_training_s() <= budget.seconds
+        return self._spent_or_running() + sum(groups) * full <= (budget.steps(full) or 0)
+
+    def steps_left(self) -> float:
+        """Return the steps of a budget of trainings that are neither spent, nor running, nor kept for a confirmation.
+
+        It is infinite without such a budget.
+        """
+        full = self._config.max_steps
+        steps = self._config.spending.steps(full) if self._config.spending else None
+        if steps is None:
+            return math.inf
+        finalists, seeds = self.confirmation()
+        return steps - self._spent_or_running() - finalists * seeds * full
+
+    def trials_before(self) -> int:
+        """Return how many trials the search had when another budget ended it; 0 where none did."""
+        before: int = self._closed.get("trials", 0)
+        return before
+
+    def _spent_or_running(self) -> float:
         spent = sum(self._trials.weighted_steps(phase) for phase in PHASES)
-        running = sum(spec.max_steps * self._trials.weight(spec) for spec in self._trials.begun())
-        return spent + running + sum(groups) * full <= (budget.steps(full) or 0)
+        return spent + sum(spec.max_steps * self._trials.weight(spec) for spec in self._trials.begun())
 
     def share_of_search(self) -> float:
         """Return how much of the search is over, from 0 to 1, by the number of trials or by the budget."""

@@ -31,6 +31,7 @@ from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.confirmation import Confirmation, WinnerOnTestData
 from tune_lr.study.curves import Curves
 from tune_lr.study.journal import SEARCHES, Journal, ledgers_of, write_outcome, write_spec
+from tune_lr.study.ladder import Ladder
 from tune_lr.study.observers import Observers
 from tune_lr.study.open_trial import OpenTrial
 from tune_lr.study.range_test import RangeTest
@@ -75,7 +76,9 @@ class Study:
         self._to_stop: dict[int, str] = {}  # why somebody wants a trial to end, by its number
         self._announced = ("", 0)  # the last phase that was announced, and its number of trials
 
-        self.journal = Journal(directory, config, lambda trial: self._search.place(trial))
+        self.journal = Journal(
+            directory, config, lambda trial: self._search.place(trial), lambda: self._proposing_ladder().propose()
+        )
         with self.journal.damage_reported():
             self.trials = read_trials(self.journal, directory, config)
             if resume:
@@ -91,10 +94,15 @@ class Study:
         self._range_test = RangeTest(config, directory, journal, trials, observer, self._phases)
         self._budget = BudgetKeeper(config, journal, trials, clock)
         self._widener = Widener(config, directory, journal, trials, self._budget, self._range_test, observer)
-        self._search = Search(config, journal, self._range_test, self._widener)
+        self.ladder = Ladder(config, journal, trials, self._budget, self._range_test) if config.ladder else None
+        self._search = Search(config, directory, journal, self._range_test, self._widener, self.ladder)
         self._confirmation = Confirmation(
             config, directory, journal, trials, self._budget, observer, self._search.posterior_values
         )
+
+    def _proposing_ladder(self) -> Ladder:
+        assert self.ladder is not None, "only a search with trials of several lengths asks it for proposals"
+        return self.ladder
 
     def _take_up(self) -> None:
         for trial in take_up(self.journal, self.trials, self.directory):
@@ -159,6 +167,8 @@ class Study:
         if ledger in SEARCHES:
             if ledger != self._widener.ledger or self._budget.is_closed():
                 return 0
+            if self.ladder is not None:
+                return self.ladder.remaining()
             asked = self.trials.asked(*SEARCHES)
             return max(0, self.config.num_trials - asked) if not asked or self._budget.holds_a_trial() else 0
         return len(self._confirmation.missing())

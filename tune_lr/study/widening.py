@@ -66,9 +66,10 @@ class Widener:
     def look(self) -> None:
         """Half-way through the search look at the best LR, and widen the range where that LR lies at a bound.
 
-        Never where several combinations of batch size and optimizer have bounds of their own.
+        Never where several combinations of batch size and optimizer have bounds of their own, and with a ladder, which
+        proposes LRs beyond the bounds anyway.
         """
-        if self._has_looked or self._config.combinations != [NOTHING_ELSE]:
+        if self._has_looked or self._config.combinations != [NOTHING_ELSE] or self._config.ladder:
             return
         if self._trials.ended_in(*SEARCHES) < LOOK_AFTER or not 0.5 <= self._budget.share_of_search() < 1:
             return

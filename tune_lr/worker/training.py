@@ -169,7 +169,7 @@ class Training:
 
     def _next_report(self) -> int:
         """Its step: reports come where trials with other batch sizes have seen as many samples."""
-        every, sizes = self._task.report_every, (self._base, self._batch_size)
+        every, sizes = self._trial.report_every or self._task.report_every, (self._base, self._batch_size)
         reports = steps_covered(self.step, *sizes) // every
         return min(equal_steps((reports + 1) * every, *sizes), self._trial.max_steps)
 
