@@ -147,7 +147,7 @@ def long_loss(lr: float, lr_schedule: str, steps: int, full: int) -> float:
     length = steps / full
     bottom = math.log10(BEST_LR / 3) - 0.3 * math.log10(length)
     height = (0.1 + OFFSETS.get(lr_schedule, 0.2)) * length**-0.3
-    return 1.0 + height * (1 + 1.5 * (math.log10(lr) - bottom) ** 2)
+    return float(1.0 + height * (1 + 1.5 * (math.log10(lr) - bottom) ** 2))
 
 
 def train_long(spec: TrialSpec, config: Config) -> Iterator[Report]:

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from tune_lr.config.ladder import against_a_ladder, suitable_lengths
-from tune_lr.config.lengths import DEFAULT_BUDGET, LONG
+from tune_lr.config.lengths import DEFAULT_BUDGET
 from tune_lr.config.model import Config
 from tune_lr.config.parameters import Distribution
 from tune_lr.config.phases import MOST_REPLICATES, Confirm
@@ -49,7 +48,7 @@ def _with_min_steps(config: Config) -> Config:
 
 
 def _with_lengths(config: Config) -> Config:
-    """Fill in a ladder where trainings are long, and what follows from a ladder.
+    """Turn "auto" into "full", and fill in what follows from a ladder.
 
     That is a budget, and no confirmation but one that is written: a confirmation takes full trainings, and a single one
     of these may be all that the budget holds.
@@ -57,9 +56,7 @@ def _with_lengths(config: Config) -> Config:
     update: dict[str, Any] = {}
     lengths = config.lengths
     if lengths == "auto":
-        suitable = suitable_lengths(config)
-        is_short = config.max_steps < LONG or len(suitable) < 2 or not config.num_trials
-        lengths = "full" if is_short or against_a_ladder(config) else suitable
+        lengths = "full"
         update["lengths"] = lengths
     if lengths != "full":
         if config.budget is None:

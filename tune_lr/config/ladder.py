@@ -5,9 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from tune_lr.config.lengths import (
     DEFAULT_BUDGET,
-    LADDER,
     LEAST_REPORTS,
-    LONG,
     SHORTEST,
     length_text,
     steps_of_length,
@@ -20,13 +18,6 @@ from tune_lr.lr.schedules import SCHEDULES
 def report_every_of(length: float, config: Config) -> int:
     """Return after how many steps a trial of that length is validated: at least twice in all."""
     return min(config.report_every, max(1, steps_of_length(length, config.max_steps) // LEAST_REPORTS))
-
-
-def suitable_lengths(config: Config) -> tuple[float, ...]:
-    """Return the lengths of the default ladder that this study can train."""
-    longest = max((steps for _, steps in _step_counts(config)), default=0)
-    least = max(SHORTEST, longest + 1)
-    return tuple(length for length in LADDER if length == 1.0 or steps_of_length(length, config.max_steps) >= least)
 
 
 def against_a_ladder(config: Config) -> dict[FieldPath, str]:
@@ -45,16 +36,6 @@ def against_a_ladder(config: Config) -> dict[FieldPath, str]:
             what = "cannot be searched together with lengths; fix it, or write lengths: full"
             found[("parameters", name)] = what
     return found
-
-
-def why_full(config: Config) -> str:
-    """Return why all trials of a study are full trainings, in a few words."""
-    if config.max_steps < LONG:
-        return f"max_steps is below {LONG:,}"
-    if not config.num_trials:
-        return "nothing is searched"
-    obstacle = next(iter(against_a_ladder(config)), None)
-    return f"{'.'.join(map(str, obstacle))} does not go with short ones" if obstacle else "lengths: full"
 
 
 def ladder_issues(config: Config) -> Iterator[Issue]:
@@ -76,13 +57,16 @@ def ladder_issues(config: Config) -> Iterator[Issue]:
 
 
 def _budget_issues(config: Config) -> Iterator[Issue]:
-    """Yield a budget that does not hold the ramps and one trial of each shorter length."""
-    full, ramp = config.max_steps, config.range_test
+    """Yield a budget that does not hold the ramps, one trial of each shorter length and a full training at the end."""
+    full = config.max_steps
+    ramp = config.range_test
     ramp_steps = ramp.replicates * ramp.steps if config.parameters.lr.needs_range_test else 0
+    fixed_steps = len(config.fixed) * full
     shorter = sum(steps_of_length(length, full) for length in config.ladder[:-1])
-    least = ramp_steps + len(config.fixed) * full + shorter
+    least = ramp_steps + fixed_steps + shorter + full
     if config.spending and (config.spending.steps(full) or least) < least:
-        what = f"buys no trial of each shorter length (got {config.budget}): these take {shorter:,} steps"
+        what = f"buys no full training after one trial of each shorter length (got {config.budget}): "
+        what += f"the shorter ones take {shorter:,} steps, the full one {full:,}"
         if ramp_steps:
             what += f", ramps up to {ramp_steps:,}"
         yield Issue(("budget",), f"{what}; allowed: from {math.ceil(100 * least / full) / 100:g}x up")

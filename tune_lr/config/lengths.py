@@ -11,10 +11,6 @@ from typing import Any
 from tune_lr.config.base import FieldError
 from tune_lr.config.messages import shown
 
-# From so many steps on a ladder is the default. All figures of docs/search.md were measured on trainings of 120 to 500
-# steps, where full trainings find the answer; for trainings of a few thousand steps short ones predict it for less.
-LONG = 2_000
-LADDER = (1 / 64, 1 / 16, 1 / 4, 1.0)
 SHORTEST = 20  # steps of a training that still shows which LR is good
 DEFAULT_BUDGET = "2x"  # of a ladder: one full training at the end, and as much for the ramps and the short ones
 LEAST_REPORTS = 2  # validations of a short trial

@@ -48,8 +48,8 @@ class Config(Model):
     steps in batches of this size. `max_steps` are the optimizer steps of one full trial, `report_every` the steps
     between two validations. `num_trials` counts the trials of the search, 0 where all configurations are fixed; with a
     `budget` it is the most trials that the budget may buy. A `budget` ("12x", "30m") is for ramps, search and
-    confirmation together. `lengths` are those of the search's trials, as fractions of `max_steps`; `parse_config` turns
-    "auto" into one of the others.
+    confirmation together. `lengths` are those of the search's trials, as fractions of `max_steps`; "auto" is
+    "full" for now: what short trainings predict has not yet been judged on workloads that the method was not made with.
     """
 
     workload: str = Field(examples=["my_module:make_workload"])

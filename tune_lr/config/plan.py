@@ -16,8 +16,8 @@ class Plan:
     """Numbers of trials, and of optimizer steps at most.
 
     `ramp_steps` is the mean over the ramps. `trials` counts those of the search, fixed configurations included; with a
-    budget of full trainings, or with a ladder, there are at least so many. Where batch sizes are searched, steps are in batches of the
-    study's own size, and those of other sizes count by their samples.
+    budget of full trainings, or with a ladder, there are at least so many. Where batch sizes are searched, steps are in
+    batches of the study's own size, and those of other sizes count by their samples.
     """
 
     ramps: int

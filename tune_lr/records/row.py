@@ -58,7 +58,8 @@ def configuration_of(row: TrialRow) -> Configuration:
 def rank_search(rows: Sequence[TrialRow], metric: str, goal: str) -> list[TrialRow]:
     """Return the search trials that trained to the end, each configuration once, best first.
 
-    Only full trainings are ranked, since shorter ones are not comparable with them. A ramp trains no LR schedule, so it is left out. Ties go to the lower number.
+    Only full trainings are ranked, since shorter ones are not comparable with them. A ramp trains no LR schedule, so it
+    is left out. Ties go to the lower number.
     """
     searched = [row for row in rows if row.phase == "search" and row.lr_schedule != RAMP and row.length == 1]
     complete = [row for row in searched if row.state == "complete" and metric in row.metrics]

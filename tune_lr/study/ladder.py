@@ -152,7 +152,7 @@ class Ladder:
         """
         ramp, found = self._config.range_test, self._range_test.own_bounds
         ends = [end for end in (found.low, found.high) if end is not None] if found else []
-        return min(ramp.low, *ends), max(ramp.high, *ends)
+        return min([ramp.low, *ends]), max([ramp.high, *ends])
 
     @property
     def prior(self) -> LRPrior:
@@ -188,7 +188,8 @@ class Ladder:
         name = json.dumps([drawn.lr_schedule, drawn.parameters, drawn.optimizer], sort_keys=True)
         searched = self._config.parameters.optimizer.get("", {})
         others = tuple(how.position_of(drawn.optimizer[key]) for key, how in searched.items() if how.value is None)
-        curve = lr_curve(drawn, max_steps, self._journal.facts.get("steps_per_epoch"))
+        facts = self._journal.facts
+        curve = lr_curve(drawn, max_steps, facts.steps_per_epoch if facts else None)
         return Schedule(name, curve, drawn.lr_schedule, others)
 
     # --- what is compared -----------------------------------------------------------------------------------

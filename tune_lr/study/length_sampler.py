@@ -30,9 +30,7 @@ class LengthSampler(BaseSampler):
         self._random = RandomSampler(seed=seed)
 
     # Optuna's interface has arguments that are not needed here.
-    def infer_relative_search_space(  # noqa: ARG002 - see above
-        self, study: Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return the distributions of what is proposed: which parameters there are depends on the schedule."""
         # A trial that goes on after an interruption has all its values already.
         self._proposed = Proposed({}, {}) if "spec" in trial.user_attrs else self._propose()

@@ -9,11 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from tune_lr.config.hardware import Node
-from tune_lr.config.ladder import why_full
-from tune_lr.config.lengths import LONG, length_text, steps_of_length
+from tune_lr.config.lengths import length_text, steps_of_length
 from tune_lr.config.model import UNLIMITED, Config
 from tune_lr.config.optimizers import range_test_caveat
-from tune_lr.config.plan import Plan, ends_at_full_length, planned_confirmation, steps_for_the_ladder
+from tune_lr.config.plan import Plan, planned_confirmation
 from tune_lr.config.training import Scaling
 from tune_lr.show.terminal.words import count_text, plain_table
 
@@ -128,25 +127,20 @@ def _search_lines(config: Config, plan: Plan) -> list[_Line]:
 
 
 def _length_lines(config: Config, plan: Plan) -> list[_Line]:
-    """Say which lengths the trials have and why, what each costs, and when there is an answer."""
+    """Say which lengths the trials have, what each costs, and when there is an answer."""
     if not (plan.trials and config.num_trials):
         return []
     full = config.max_steps
     ladder = config.ladder
     if not ladder:
-        return [("lengths", f"every trial is a full training, since {why_full(config)}")]
+        return []
     costs = [f"{length_text(length)}: {steps_of_length(length, full):,} steps ({length:.2g}x)" for length in ladder]
-    why = f", since max_steps is at least {LONG:,}" if full >= LONG else ""
-    ramp_steps = plan.ramps * plan.ramp_steps
-    first = ramp_steps + sum(steps_of_length(length, full) for length in ladder[:-1])
-    end = "the budget holds no full training after these: the answer will be a prediction"
-    if ends_at_full_length(config, steps_for_the_ladder(config, ramp_steps)):
-        end = "the last trial is a full training of the best that is predicted; its weights are kept"
+    first = plan.ramps * plan.ramp_steps + sum(steps_of_length(length, full) for length in ladder[:-1])
     return [
         ("lengths", ", ".join(costs)),
-        ("", f"short trials are complete short trainings, and predict the full one{why}"),
-        ("", f"the first usable answer comes after about {first:,} steps: ramps and a trial of each shorter length"),
-        ("", end),
+        ("", "short trials are complete short trainings, and predict the full one"),
+        ("", f"the first prediction comes after about {first:,} steps: ramps and a trial of each shorter length"),
+        ("", "the last trial is a full training of the best that is predicted; its weights are kept"),
     ]
 
 

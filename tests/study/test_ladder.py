@@ -1,0 +1,120 @@
+"""A search with trials of several lengths, simulated: what is trained, what it costs, and what is the answer."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simulated import FIXED_LR, config_of, execute, open_study, train_long
+from tune_lr.config.load import parse_config
+from tune_lr.config.model import Config
+from tune_lr.errors import InputError
+from tune_lr.records.row import TrialRow
+from tune_lr.study.study import Study
+
+FULL = 640
+LADDER = [1 / 16, 1 / 4, 1]
+
+
+def ladder_config(**changes: Any) -> Config:
+    fields = {"max_steps": FULL, "report_every": 40, "num_trials": 200, "budget": "3x", "lengths": LADDER}
+    return config_of(**{**fields, "sampler": {"name": "gp"}, "pruner": {"name": "none"}, "confirm": {"top": 0}, "parameters": FIXED_LR, **changes})
+
+
+def finished(path: Path, config: Config, **options: Any) -> Study:
+    study = open_study(path, config)
+    execute(study, train=train_long, **options)
+    assert study.over
+    assert study.error is None
+    return study
+
+
+def lengths_of(rows: list[TrialRow]) -> list[float]:
+    return [row.length for row in rows]
+
+
+def test_short_trials_come_first_and_a_full_training_last_within_the_budget(tmp_path: Path) -> None:
+    study = finished(tmp_path / "study", ladder_config())
+    rows = study.rows()
+    assert sum(row.steps for row in rows) <= 3 * FULL
+    assert {row.steps for row in rows} <= {FULL // 16, FULL // 4, FULL}
+    assert sum(row.length < 1 for row in rows) >= 4
+    assert rows[-1].length == 1
+    assert rows[-1].steps == FULL
+    checkpoints = [spec.number for spec in study.trials.specs("search") if spec.checkpoint]
+    assert checkpoints == [rows[-1].number]  # its weights are kept
+
+
+def test_only_full_trainings_are_the_answer(tmp_path: Path) -> None:
+    study = finished(tmp_path / "study", ladder_config())
+    by_number = {row.number: row for row in study.rows()}
+    verdict = study.verdict()
+    assert all(by_number[finalist.trial].length == 1 for finalist in verdict.finalists)
+
+
+def test_no_lr_lies_outside_what_the_user_wrote(tmp_path: Path) -> None:
+    parameters = {**FIXED_LR, "lr": {"min": 0.02, "max": 0.05}}
+    study = finished(tmp_path / "study", ladder_config(parameters=parameters))
+    assert all(0.02 <= row.lr <= 0.05 for row in study.rows())
+
+
+@pytest.mark.parametrize("reports", [1, 5, 9, 14])
+def test_a_study_that_is_killed_on_the_ladder_goes_on_as_if_it_had_not_been(tmp_path: Path, reports: int) -> None:
+    config = ladder_config()
+    whole = finished(tmp_path / "whole", config)
+    execute(open_study(tmp_path / "killed", config), train=train_long, reports=reports)
+    gone_on = finished(tmp_path / "killed", config)
+    expected = [(row.lr_schedule, row.lr, row.length, row.metrics) for row in whole.rows()]
+    assert [(row.lr_schedule, row.lr, row.length, row.metrics) for row in gone_on.rows()] == expected
+
+
+def test_two_slots_keep_the_budget_too(tmp_path: Path) -> None:
+    study = finished(tmp_path / "study", ladder_config(), slots=2)
+    assert sum(row.steps for row in study.rows()) <= 3 * FULL
+    assert sum(row.length == 1 for row in study.rows()) >= 1
+
+
+def test_without_lengths_every_trial_is_a_full_training(tmp_path: Path) -> None:
+    config = config_of(num_trials=3, max_steps=4000, report_every=400, parameters=FIXED_LR, confirm={"top": 0}, pruner={"name": "none"})
+    assert config.lengths == "full"
+    study = open_study(tmp_path / "study", config)
+    execute(study)
+    assert all(row.length == 1 and "length" not in row.parameters for row in study.rows())
+
+
+SPACE: dict[str, Any] = {
+    "workload": "toy:regression",
+    "max_steps": 640,
+    "report_every": 40,
+    "num_trials": 50,
+    "budget": "2x",
+    "lengths": ["1/16", "1/4", 1],
+    "parameters": FIXED_LR,
+}
+
+
+def test_lengths_may_be_written_as_fractions() -> None:
+    assert parse_config(SPACE).ladder == (1 / 16, 1 / 4, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lengths": ["1/64", 1]}, r"lengths\[?\.?0\]?: would be 10 steps \(got 1/64 of 640\); allowed: at least 20 steps"),
+        ({"lengths": [0.5, 0.25, 1]}, "must be longer than the one before"),
+        ({"lengths": [0.25, 0.5]}, "must be 1, the full length, since it is the last"),
+        ({"lengths": ["a quarter", 1]}, "is no fraction of max_steps"),
+        ({"lengths": "short"}, "allowed: auto, full, or fractions of max_steps"),
+        ({"budget": "1x"}, "buys no full training after one trial of each shorter length .* allowed: from 1.32x up"),
+        ({"budget": "30m"}, "must be in full trainings where trials have several lengths"),
+        ({"pruner": {"name": "asha"}}, "must be none where trials have several lengths"),
+        ({"sampler": {"name": "tpe"}}, "must be gp where trials have several lengths"),
+        (
+            {"parameters": {**FIXED_LR, "lr_schedule": {"choices": {"step": {"step_size": {"value": 100}}}}}},
+            "does not fit the shortest length, 1/16 or 40 steps",
+        ),
+    ],
+)
+def test_what_does_not_fit_a_ladder_is_refused_in_one_line(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        parse_config({**SPACE, **changes})
