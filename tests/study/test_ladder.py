@@ -9,7 +9,8 @@ from simulated import FIXED_LR, config_of, execute, open_study, train_long
 from tune_lr.config.load import parse_config
 from tune_lr.config.model import Config
 from tune_lr.errors import InputError
-from tune_lr.records.row import TrialRow
+from tune_lr.records.answer import Answer
+from tune_lr.study.answer import answer_of
 from tune_lr.study.study import Study
 
 FULL = 640
@@ -18,7 +19,16 @@ LADDER = [1 / 16, 1 / 4, 1]
 
 def ladder_config(**changes: Any) -> Config:
     fields = {"max_steps": FULL, "report_every": 40, "num_trials": 200, "budget": "3x", "lengths": LADDER}
-    return config_of(**{**fields, "sampler": {"name": "gp"}, "pruner": {"name": "none"}, "confirm": {"top": 0}, "parameters": FIXED_LR, **changes})
+    return config_of(
+        **{
+            **fields,
+            "sampler": {"name": "gp"},
+            "pruner": {"name": "none"},
+            "confirm": {"top": 0},
+            "parameters": FIXED_LR,
+            **changes,
+        }
+    )
 
 
 def finished(path: Path, config: Config, **options: Any) -> Study:
@@ -27,10 +37,6 @@ def finished(path: Path, config: Config, **options: Any) -> Study:
     assert study.over
     assert study.error is None
     return study
-
-
-def lengths_of(rows: list[TrialRow]) -> list[float]:
-    return [row.length for row in rows]
 
 
 def test_short_trials_come_first_and_a_full_training_last_within_the_budget(tmp_path: Path) -> None:
@@ -50,6 +56,19 @@ def test_only_full_trainings_are_the_answer(tmp_path: Path) -> None:
     by_number = {row.number: row for row in study.rows()}
     verdict = study.verdict()
     assert all(by_number[finalist.trial].length == 1 for finalist in verdict.finalists)
+
+
+def test_every_schedule_is_predicted_and_predictions_are_kept_apart_from_what_was_trained(tmp_path: Path) -> None:
+    study = finished(tmp_path / "study", ladder_config())
+    answer = answer_of(study)
+    assert answer.claim == "trained_once"
+    assert {one.lr_schedule for one in answer.predictions} == {"constant", "step", "cosine"}
+    assert sum(one.probability_best for one in answer.predictions) == pytest.approx(1.0)
+    assert answer.winner.lr_schedule == answer.predictions[0].lr_schedule == "cosine"
+    for one in answer.predictions:
+        assert one.lr_interval.low < one.lr < one.lr_interval.high
+        assert one.loss_interval.low < one.loss < one.loss_interval.high
+    assert Answer.from_dict(answer.to_dict()).predictions == answer.predictions
 
 
 def test_no_lr_lies_outside_what_the_user_wrote(tmp_path: Path) -> None:
@@ -75,7 +94,9 @@ def test_two_slots_keep_the_budget_too(tmp_path: Path) -> None:
 
 
 def test_without_lengths_every_trial_is_a_full_training(tmp_path: Path) -> None:
-    config = config_of(num_trials=3, max_steps=4000, report_every=400, parameters=FIXED_LR, confirm={"top": 0}, pruner={"name": "none"})
+    config = config_of(
+        num_trials=3, max_steps=4000, report_every=400, parameters=FIXED_LR, confirm={"top": 0}, pruner={"name": "none"}
+    )
     assert config.lengths == "full"
     study = open_study(tmp_path / "study", config)
     execute(study)
@@ -100,7 +121,10 @@ def test_lengths_may_be_written_as_fractions() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"lengths": ["1/64", 1]}, r"lengths\[?\.?0\]?: would be 10 steps \(got 1/64 of 640\); allowed: at least 20 steps"),
+        (
+            {"lengths": ["1/64", 1]},
+            r"lengths\[?\.?0\]?: would be 10 steps \(got 1/64 of 640\); allowed: at least 20 steps",
+        ),
         ({"lengths": [0.5, 0.25, 1]}, "must be longer than the one before"),
         ({"lengths": [0.25, 0.5]}, "must be 1, the full length, since it is the last"),
         ({"lengths": ["a quarter", 1]}, "is no fraction of max_steps"),

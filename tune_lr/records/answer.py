@@ -115,6 +115,30 @@ class ScheduleBest:
 
 
 @dataclass(frozen=True)
+class Prediction:
+    """What shorter trainings predict of one LR schedule at full length. Nothing of it was trained."""
+
+    lr_schedule: str
+    parameters: Mapping[str, Any]  # of the LR schedule, with short names
+    lr: float
+    lr_interval: Interval  # holds the schedule's best LR with a probability of 80 %, by the model
+    loss: float  # the metric, its median
+    loss_interval: Interval  # of its mean over seeds, 80 % by the model
+    probability_best: float  # of all schedules, 0 to 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the prediction as best.yaml holds it."""
+        intervals = {"lr_interval": list(self.lr_interval), "loss_interval": list(self.loss_interval)}
+        return {**vars(self), "parameters": dict(self.parameters), **intervals}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Prediction":
+        """Return the inverse of `to_dict`."""
+        intervals = {name: Interval(*data[name]) for name in ("lr_interval", "loss_interval")}
+        return cls(**{**data, **intervals})
+
+
+@dataclass(frozen=True)
 class Answer:
     """The answer of a study, as best.yaml holds it."""
 
@@ -131,6 +155,12 @@ class Answer:
     steps: Mapping[str, int]  # optimizer steps by phase
     full_trainings: float  # as many as all trials together have taken
     code: str  # the PyTorch lines that build the winner's optimizer and LR schedule
+    predictions: tuple[Prediction, ...] = ()  # one a schedule, best first; only where trials have several lengths
+
+    @property
+    def claim(self) -> str:
+        """What the winner's figure rests on: "confirmed" with fresh seeds, or "trained_once"."""
+        return "confirmed" if self.winner.confirm_trials else "trained_once"
 
     @property
     def winner(self) -> Finalist:
@@ -154,6 +184,9 @@ class Answer:
             }
             for finalist, difference in zip(self.finalists[1:], self.differences, strict=True)
         ]
+        predicted: dict[str, Any] = {}
+        if self.predictions:
+            predicted = {"claim": self.claim, "predicted": [one.to_dict() for one in self.predictions]}
         return {
             **self.winner.to_dict(),
             "optimizer": dict(self.optimizer),
@@ -166,6 +199,7 @@ class Answer:
             "verdict": self.verdict,
             "test": dict(self.test) if self.test is not None else None,
             "steps": {**self.steps, "full_trainings": self.full_trainings},
+            **predicted,
             "code": self.code,
         }
 
@@ -191,6 +225,7 @@ class Answer:
             steps=steps,
             full_trainings=full_trainings,
             code=data["code"],
+            predictions=tuple(Prediction.from_dict(one) for one in data.get("predicted", ())),
         )
 
 

@@ -32,6 +32,7 @@ def answer_of(study: Study) -> Answer:
         steps=study.trials.steps_by_phase(),
         full_trainings=round(study.trials.full_trainings(), 1),
         code=code(study, winner),
+        predictions=study.predictions(),
     )
 
 

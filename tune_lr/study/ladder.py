@@ -18,6 +18,8 @@ from tune_lr.config.ladder import report_every_of
 from tune_lr.config.lengths import steps_of_length
 from tune_lr.config.model import Config
 from tune_lr.config.plan import ends_at_full_length, steps_for_the_ladder
+from tune_lr.records.answer import Prediction
+from tune_lr.records.interval import Interval
 from tune_lr.records.parameters import LENGTH
 from tune_lr.records.phases import sign_of
 from tune_lr.records.trial import TrialSpec
@@ -135,6 +137,30 @@ class Ladder:
             lrs = [lr.value] if lr.value is not None else lr.values
             self._forecast = numbers, forecast(fitted, schedules, lrs)
         return self._forecast[1]
+
+    def predictions(self) -> tuple[Prediction, ...]:
+        """Return what is predicted of each LR schedule, with the best of its parameters, the best schedule first."""
+        if not self.has_observations():
+            return ()
+        sign = sign_of(self._config.metric.goal)
+        best: dict[str, Prediction] = {}
+        forecasts = self.forecast().schedules
+        shares: dict[str, float] = {}
+        for one in forecasts:
+            shares[one.schedule.family] = shares.get(one.schedule.family, 0.0) + one.probability_best
+        for one in forecasts:
+            low, high = sorted(sign * end for end in one.loss_interval)
+            prediction = Prediction(
+                lr_schedule=one.schedule.family,
+                parameters=self.candidate_of(one.schedule).draw.parameters,
+                lr=one.lr,
+                lr_interval=Interval(*one.lr_interval),
+                loss=sign * one.loss,
+                loss_interval=Interval(low, high),
+                probability_best=shares[one.schedule.family],
+            )
+            best.setdefault(one.schedule.family, prediction)
+        return tuple(best.values())
 
     def has_observations(self) -> bool:
         """Return whether a trial was completed, so that there is something to predict from."""

@@ -8,6 +8,7 @@ from optuna.trial import TrialState
 from tune_lr.config.model import Config
 from tune_lr.config.parameters import Combination
 from tune_lr.lr.ramp import Ramp
+from tune_lr.records.answer import Prediction
 from tune_lr.records.parameters import LENGTH
 from tune_lr.records.trial import TrialSpec
 from tune_lr.store.study_dir import StudyDir
@@ -74,6 +75,10 @@ class Search:
         curve = lr_curve(drawn, max_steps, facts.steps_per_epoch if facts else None)
         decades = math.log10(drawn.lr / expected_lr(curve, centre))
         return Placement(drawn.lr_schedule, decades, uncertainty, curve)
+
+    def predictions(self) -> tuple[Prediction, ...]:
+        """Return what is predicted of each LR schedule at full length; empty where all trials are full trainings."""
+        return () if self._ladder is None else self._ladder.predictions()
 
     def posterior_values(self) -> dict[int, float]:
         """Return what is expected of each completed trial (`sampler.posterior_values`), by the trial's number.

@@ -21,7 +21,7 @@ from tune_lr.config.model import Config
 from tune_lr.config.parameters import Combination
 from tune_lr.errors import InputError, TuneLRError
 from tune_lr.lr.bounds import LRBounds
-from tune_lr.records.answer import Verdict
+from tune_lr.records.answer import Prediction, Verdict
 from tune_lr.records.observer import Observer
 from tune_lr.records.outcome import Widening
 from tune_lr.records.phases import PHASES
@@ -306,6 +306,10 @@ class Study:
     def widened(self) -> Widening | None:
         """The wider range of the LR; None where it has not been widened."""
         return self._widener.widened
+
+    def predictions(self) -> tuple[Prediction, ...]:
+        """Return what shorter trainings predict of each LR schedule; empty where all trials are full trainings."""
+        return self._search.predictions()
 
     @property
     def test_result(self) -> WinnerOnTestData | None:

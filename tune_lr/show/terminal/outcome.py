@@ -52,6 +52,24 @@ def show_report(console: Console, outcome: Outcome) -> None:
     show_outcome(console, outcome)
 
 
+def _print_predictions(console: Console, answer: Answer) -> None:
+    """Print what shorter trainings predict of each LR schedule, apart from all that was trained."""
+    table = plain_table()
+    for heading in ("LR schedule", "lr", "80 % interval", f"predicted {answer.metric}", "80 % interval", "best of all"):
+        table.add_column(heading, justify="left" if heading == "LR schedule" else "right", no_wrap=True)
+    for prediction in answer.predictions:
+        table.add_row(
+            prediction.lr_schedule,
+            f"{prediction.lr:.3g}",
+            f"{prediction.lr_interval.low:.3g} to {prediction.lr_interval.high:.3g}",
+            f"{prediction.loss:.4g}",
+            f"{prediction.loss_interval.low:.4g} to {prediction.loss_interval.high:.4g}",
+            f"{100 * prediction.probability_best:.0f} %",
+        )
+    console.print(f"\nPredicted at {answer.max_steps:,} steps, from the trials of all lengths:", highlight=False)
+    console.print(table, highlight=False)
+
+
 def _print_bounds(console: Console, bounds_of: Mapping[str, LRBounds]) -> None:
     """Print the bounds of each combination of batch size and optimizer that has some, below an empty line."""
     readable = {combination: bounds for combination, bounds in bounds_of.items() if bounds.status == "ok"}
@@ -65,6 +83,8 @@ def _print_bounds(console: Console, bounds_of: Mapping[str, LRBounds]) -> None:
 def _print_answer(console: Console, answer: Answer, rows: Sequence[TrialRow]) -> None:
     console.print()
     console.print(_finalists_table(answer, rows), highlight=False)
+    if answer.predictions:
+        _print_predictions(console, answer)
     console.print(f"\n[bold green]{escape(answer.verdict)}[/]", highlight=False, soft_wrap=True)
     if answer.test:
         figures = ", ".join(f"{name} {value:.4g}" for name, value in answer.test.items())
