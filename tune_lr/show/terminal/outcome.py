@@ -55,18 +55,16 @@ def show_report(console: Console, outcome: Outcome) -> None:
 def _print_predictions(console: Console, answer: Answer) -> None:
     """Print what shorter trainings predict of each LR schedule, apart from all that was trained."""
     table = plain_table()
-    for heading in ("LR schedule", "lr", "80 % interval", f"predicted {answer.metric}", "80 % interval", "best of all"):
+    for heading in ("LR schedule", "lr", "from", "to", answer.metric, "from", "to", "best"):
         table.add_column(heading, justify="left" if heading == "LR schedule" else "right", no_wrap=True)
     for prediction in answer.predictions:
         table.add_row(
             prediction.lr_schedule,
-            f"{prediction.lr:.3g}",
-            f"{prediction.lr_interval.low:.3g} to {prediction.lr_interval.high:.3g}",
-            f"{prediction.loss:.4g}",
-            f"{prediction.loss_interval.low:.4g} to {prediction.loss_interval.high:.4g}",
+            *(f"{lr:.3g}" for lr in (prediction.lr, *prediction.lr_interval)),
+            *(f"{loss:.3g}" for loss in (prediction.loss, *prediction.loss_interval)),
             f"{100 * prediction.probability_best:.0f} %",
         )
-    console.print(f"\nPredicted at {answer.max_steps:,} steps, from the trials of all lengths:", highlight=False)
+    console.print(f"\nPredicted at {answer.max_steps:,} steps, from the trials of all lengths (intervals of 80 %):", highlight=False)
     console.print(table, highlight=False)
 
 
