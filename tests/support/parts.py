@@ -10,6 +10,7 @@ from tune_lr.config.model import Config
 from tune_lr.records.trial import TrialSpec
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.journal import Journal
+from tune_lr.study.length_sampler import Proposed
 from tune_lr.study.sampler import Placement
 from tune_lr.study.search_space import Suggests
 from tune_lr.study.trial_book import TrialBook, TrialOutcome
@@ -56,7 +57,12 @@ def parts_of(root: Path, config: Config | None = None) -> Parts:
     directory = StudyDir(root)
     if not directory.study_yaml.exists():
         directory.create({})
-    return Parts(config, directory, Journal(directory, config, _nowhere), TrialBook(config), Log())
+    journal = Journal(directory, config, _nowhere, _nothing)
+    return Parts(config, directory, journal, TrialBook(config), Log())
+
+
+def _nothing() -> Proposed:
+    raise AssertionError("nothing is proposed here")
 
 
 def _nowhere(trial: Suggests) -> Placement:

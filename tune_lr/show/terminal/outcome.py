@@ -64,7 +64,10 @@ def _print_predictions(console: Console, answer: Answer) -> None:
             *(f"{loss:.3g}" for loss in (prediction.loss, *prediction.loss_interval)),
             f"{100 * prediction.probability_best:.0f} %",
         )
-    console.print(f"\nPredicted at {answer.max_steps:,} steps, from the trials of all lengths (intervals of 80 %):", highlight=False)
+    console.print(
+        f"\nPredicted at {answer.max_steps:,} steps, from the trials of all lengths (intervals of 80 %):",
+        highlight=False,
+    )
     console.print(table, highlight=False)
 
 
