@@ -6,11 +6,11 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from finished_study import CANARY, Finished
 from studies import free_port, tune_lr
 from tune_lr.store.study_dir import StudyDir
 
@@ -50,17 +50,6 @@ def group_of_one() -> Iterator[None]:
     yield
     torch.distributed.destroy_process_group()
     torch.set_num_threads(threads)
-
-
-# A key that is configured while that study runs, offline; tests/test_security.py looks for it.
-CANARY = "ca0a71" * 6 + "5eed"
-
-
-@dataclass(frozen=True)
-class Finished:
-    directory: StudyDir
-    output: str
-    ray: Path  # where its Ray has left its logs
 
 
 @pytest.fixture(scope="session")

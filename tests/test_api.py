@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 import toy
 import tune_lr
-from conftest import Finished
+from finished_study import Finished
 from studies import TOY
 from tune_lr.config.load import load_config, parse_config
 from tune_lr.errors import InputError, NoAnswerError, ResourceError

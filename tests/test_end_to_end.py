@@ -10,7 +10,7 @@ import torch
 import yaml
 from ray.util.placement_group import placement_group
 
-from conftest import Finished
+from finished_study import Finished
 from studies import tune_lr
 from tune_lr.cluster.workers import WorkerGroup, bundles
 from tune_lr.config.load import parse_config

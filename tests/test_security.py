@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import CANARY, Finished
 from faults.inputs import CORPUS, LIMIT_S
+from finished_study import CANARY, Finished
 from paths import ROOT
 from tune_lr.config.load import load_config
 from tune_lr.errors import InputError
