@@ -9,6 +9,7 @@ from paths import ROOT
 
 MOST_LINES_OF_A_MODULE = 500
 MOST_LINES_OF_A_FUNCTION = 60
+MOST_LINES_OF_STUDY = 300
 
 MODULES = sorted((ROOT / "tune_lr").rglob("*.py"))
 
@@ -44,3 +45,10 @@ def test_a_long_function_is_found_wherever_it_stands() -> None:
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_module_says_what_it_is_for(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+def test_the_class_that_coordinates_a_study_stays_short() -> None:
+    body = ast.parse((ROOT / "tune_lr/study/study.py").read_text()).body
+    (study,) = [node for node in body if isinstance(node, ast.ClassDef) and node.name == "Study"]
+    assert study.end_lineno is not None
+    assert study.end_lineno - study.lineno + 1 <= MOST_LINES_OF_STUDY

@@ -193,7 +193,7 @@ def test_a_trial_whose_outcome_is_written_down_is_not_run_again(
             *_, last = (trial for trials in trials_by_phase(tmp_path / "s").values() for trial in trials
                         if "outcome" in trial.user_attrs and trial.state == TrialState.RUNNING)  # fmt: skip
             study = assert_goes_on(tmp_path / "s", SHORT, 1)
-            row = study.row(last.user_attrs["spec"]["number"])
+            row = study.trials.row(last.user_attrs["spec"]["number"])
             assert row.state == last.user_attrs["outcome"]["state"]
             ends += 1
     assert ends > 8

@@ -130,7 +130,7 @@ def test_a_time_budget_that_is_gone_still_confirms_what_was_found(tmp_path: Path
     study = open_study(tmp_path / "s", budgeted("30s"), clock=clock)
     execute(study, train=clock.training, reports=12)
     clock.now += 100  # something else held the machine
-    for spec in study.begun():
+    for spec in study.trials.begun():
         study.lost(spec.number)
     execute(study, train=clock.training)
     assert study.over

@@ -53,7 +53,7 @@ def test_a_running_study_is_read_beside_its_driver(directory: StudyDir) -> None:
         before = contents(directory)
         status = read_status(directory)
         assert contents(directory) == before
-    rows, begun = study.rows(), study.begun()
+    rows, begun = study.rows(), study.trials.begun()
     assert status.state == "running"
     assert status.driver == f"process {os.getpid()} on {os.uname().nodename}"
     assert status.phase == "search"

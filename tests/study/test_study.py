@@ -241,7 +241,7 @@ def test_a_trial_that_somebody_stops_ends_alone(tmp_path: Path) -> None:
     study = open_study(tmp_path, config_of(pruner={"name": "none"}))
     study.stop_trial(3, "stopped in Weights & Biases")
     execute(study)
-    stopped = study.row(3)
+    stopped = study.trials.row(3)
     assert (stopped.state, stopped.steps, stopped.reason) == ("pruned", 2, "stopped in Weights & Biases")
     others = [row for row in of_phase(study, "search") if row.number != 3]
     assert {row.state for row in others} == {"complete"}

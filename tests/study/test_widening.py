@@ -101,7 +101,7 @@ def assert_goes_on_widened(root: Path, slots: int) -> None:
     study = open_study(root, WIDE)
     again = execute(study, slots=slots, train=best_at(1e3))
     assert not ended.keys() & {number for number, _ in again}
-    assert {number: study.row(number) for number in ended} == ended
+    assert {number: study.trials.row(number) for number in ended} == ended
     assert [row.number for row in study.rows()] == list(range(2 + 16))
     assert study.widened is not None
     searched, widened = optuna_trials(root, "search"), optuna_trials(root, "widened")

@@ -135,7 +135,7 @@ def assert_goes_on(root: Path, config: Config, slots: int, inner: Train = train)
     handed_in = execute(study, slots=slots, train=inner)
     assert_whole(study)
     assert not finished & {number for number, _ in handed_in}
-    assert {number: study.row(number) for number in finished} == rows
+    assert {number: study.trials.row(number) for number in finished} == rows
     after = {t.user_attrs["spec"]["number"]: t for trials in trials_by_phase(root).values() for t in trials}
     for number, trial in before.items():
         assert after[number].user_attrs["spec"] == trial.user_attrs["spec"]

@@ -556,7 +556,7 @@ def test_a_run_that_is_stopped_in_wandb_stops_its_trial_and_nothing_else(server:
     server.stopped.add("abcd1234-0001")
     simulated.execute(study, slots=2, reports=2)
     server.wait_for(lambda: bool(asked), 40)  # W&B looks every 15 s
-    for trial in study.begun():
+    for trial in study.trials.begun():
         study.lost(trial.number)
     simulated.execute(study)
     tracker.close()

@@ -346,7 +346,7 @@ def test_a_killed_study_goes_on_from_its_checkpoints_and_ends_as_if_nothing_had_
     begun: list[tuple[int, int]] = []
     log = Log()
     study = open_study(tmp_path / "s", SPACE, observers=[log])
-    interrupted = [spec.number for spec in study.begun()]
+    interrupted = [spec.number for spec in study.trials.begun()]
     after = execute(study, train=keeping(study.directory, begun))
     assert rows_of(study) == rows_of(calm)
     assert curves_of(study) == curves_of(calm)
@@ -366,7 +366,7 @@ def test_a_killed_study_goes_on_from_its_checkpoints_and_ends_as_if_nothing_had_
 
 def log_length(study: Study, number: int) -> int:
     """How many reports an observer hears of a trial in all: one a validation, those before the kill included."""
-    row = study.row(number)
+    row = study.trials.row(number)
     every = 60 if row.phase == "range_test" else SPACE.report_every
     return -(-row.steps // every)
 
@@ -377,7 +377,7 @@ def test_the_reports_that_are_told_again_are_those_of_the_curve(tmp_path: Path, 
     execute(study, train=keeping(study.directory, []), reports=9)
     recorder = Recorder()
     study = open_study(tmp_path / "s", SPACE, observers=[recorder])
-    (number,) = [spec.number for spec in study.begun()]
+    (number,) = [spec.number for spec in study.trials.begun()]
     begun: list[tuple[int, int]] = []
     execute(study, train=keeping(study.directory, begun))
     reports = [report for trial, report in recorder.reports if trial.number == number]

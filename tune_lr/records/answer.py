@@ -186,7 +186,7 @@ class Answer:
         ]
         predicted: dict[str, Any] = {}
         if self.predictions:
-            predicted = {"claim": self.claim, "predicted": [one.to_dict() for one in self.predictions]}
+            predicted = {"claim": self.claim, "predicted": [prediction.to_dict() for prediction in self.predictions]}
         return {
             **self.winner.to_dict(),
             "optimizer": dict(self.optimizer),
@@ -225,7 +225,7 @@ class Answer:
             steps=steps,
             full_trainings=full_trainings,
             code=data["code"],
-            predictions=tuple(Prediction.from_dict(one) for one in data.get("predicted", ())),
+            predictions=tuple(Prediction.from_dict(entry) for entry in data.get("predicted", ())),
         )
 
 

@@ -146,20 +146,22 @@ class Ladder:
         best: dict[str, Prediction] = {}
         forecasts = self.forecast().schedules
         shares: dict[str, float] = {}
-        for one in forecasts:
-            shares[one.schedule.family] = shares.get(one.schedule.family, 0.0) + one.probability_best
-        for one in forecasts:
-            low, high = sorted(sign * end for end in one.loss_interval)
+        for schedule_forecast in forecasts:
+            family = schedule_forecast.schedule.family
+            shares[family] = shares.get(family, 0.0) + schedule_forecast.probability_best
+        for schedule_forecast in forecasts:
+            family = schedule_forecast.schedule.family
+            low, high = sorted(sign * end for end in schedule_forecast.loss_interval)
             prediction = Prediction(
-                lr_schedule=one.schedule.family,
-                parameters=self.candidate_of(one.schedule).draw.parameters,
-                lr=one.lr,
-                lr_interval=Interval(*one.lr_interval),
-                loss=sign * one.loss,
+                lr_schedule=family,
+                parameters=self.candidate_of(schedule_forecast.schedule).draw.parameters,
+                lr=schedule_forecast.lr,
+                lr_interval=Interval(*schedule_forecast.lr_interval),
+                loss=sign * schedule_forecast.loss,
                 loss_interval=Interval(low, high),
-                probability_best=shares[one.schedule.family],
+                probability_best=shares[family],
             )
-            best.setdefault(one.schedule.family, prediction)
+            best.setdefault(family, prediction)
         return tuple(best.values())
 
     def has_observations(self) -> bool:

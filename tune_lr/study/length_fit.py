@@ -149,10 +149,10 @@ class Data:
     @classmethod
     def of(cls, observations: Sequence[Observation], steps: float) -> "Data":
         """Return the trainings that say something: those that diverged or have a finite loss."""
-        kept = [one for one in observations if one.diverged or math.isfinite(one.loss)]
-        diverged = np.array([one.diverged for one in kept], dtype=bool)
-        y = np.array([0.0 if one.diverged else one.loss for one in kept])
-        lengths = np.array([one.length for one in kept])
+        kept = [training for training in observations if training.diverged or math.isfinite(training.loss)]
+        diverged = np.array([training.diverged for training in kept], dtype=bool)
+        y = np.array([0.0 if training.diverged else training.loss for training in kept])
+        lengths = np.array([training.length for training in kept])
         ended = np.flatnonzero(~diverged)
         gaps = np.zeros(len(kept))
         for i in ended:
@@ -162,9 +162,9 @@ class Data:
         place = max(len(distances) // 3, min(len(distances) - 1, FEW))
         usual = float(distances[place]) if len(distances) else 1.0
         return cls(
-            x=np.log10([one.lr for one in kept]),
+            x=np.log10([training.lr for training in kept]),
             y=y,
-            places=Places.of([one.schedule for one in kept], [one.length for one in kept], steps),
+            places=Places.of([training.schedule for training in kept], [training.length for training in kept], steps),
             bad=gaps > BAD * usual,
             diverged=diverged,
             lowest=float(y[ended].min()) if len(ended) else 0.0,

@@ -46,10 +46,10 @@ def expected_gains(
     sets = np.arange(LOOKED_AT)
     parameters = fitted.parameters.take(sets)
     m, n, trainings = len(schedules), len(candidates), [*candidates, *running]
-    everything = [*schedules, *(one.schedule for one in trainings)]
-    places = fitted.places(everything, [1.0] * m + [one.length for one in trainings])
+    everything = [*schedules, *(training.schedule for training in trainings)]
+    places = fitted.places(everything, [1.0] * m + [training.length for training in trainings])
     mean, joint = fitted.predict(places, sets)
-    away = np.log10([one.lr for one in trainings]) - mean[:, len(everything) + m :]
+    away = np.log10([training.lr for training in trainings]) - mean[:, len(everything) + m :]
     walls, slope = parameters.valley(away)
     noise = parameters.noise[:, None] ** 2 + (MISFIT * walls) ** 2
 
@@ -105,11 +105,13 @@ def _shares(level: Array, deviation: Array) -> Array:
 
 def _trained(fitted: Fitted, candidates: Sequence[Observation], running: Sequence[Observation]) -> NDArray[np.bool_]:
     """Which candidates were trained, or are being trained, already, (n,)."""
-    asked = fitted.places([one.schedule for one in candidates], [one.length for one in candidates])
-    others = fitted.places([one.schedule for one in running], [one.length for one in running])
-    x = np.log10([one.lr for one in candidates])
+    asked = fitted.places(
+        [candidate.schedule for candidate in candidates], [candidate.length for candidate in candidates]
+    )
+    others = fitted.places([training.schedule for training in running], [training.length for training in running])
+    x = np.log10([candidate.lr for candidate in candidates])
     found = np.zeros(len(candidates), dtype=bool)
-    for places, lrs in ((fitted.data.places, fitted.data.x), (others, np.log10([one.lr for one in running]))):
+    for places, lrs in ((fitted.data.places, fitted.data.x), (others, np.log10([training.lr for training in running]))):
         same = np.abs(np.subtract.outer(x, lrs)) < SAME_DECADES
         same &= np.isclose(asked.u[:, None], places.u) & (asked.alike(places) > SAME)
         found |= same.any(axis=1)

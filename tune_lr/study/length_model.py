@@ -149,7 +149,7 @@ def propose(
     candidates = _candidates(fitted, schedules, lengths)
     candidates = _turn_of_the_untried(fitted, candidates, running)
     gains = expected_gains(fitted, schedules, candidates, running)
-    best = int(np.argmax(gains / (np.array([one.length for one in candidates]) + overhead)))
+    best = int(np.argmax(gains / (np.array([candidate.length for candidate in candidates]) + overhead)))
     chosen = candidates[best]
     return Proposal(chosen.schedule, chosen.lr, chosen.length, float(gains[best]))
 
@@ -160,14 +160,16 @@ def _turn_of_the_untried(
     """Of every third proposal the trainings, of the second shortest length, of families that were trained at the
     shortest length only, or not at all; of all others, and where there are none, all candidates. Schedules that are bad
     at the shortest length may be good at longer ones."""
-    lengths = sorted({one.length for one in candidates})
+    lengths = sorted({candidate.length for candidate in candidates})
     if len(lengths) == 1 or (len(fitted.data.x) + len(running)) % TURN != TURN - 1:
         return candidates
     shortest, second = lengths[:2]
     longer = fitted.data.places.u > math.log10(shortest) + 0.1
     tried = {*fitted.data.places.families[longer].tolist()}
-    tried |= {one.schedule.family for one in running if one.length > shortest}
-    untried = [one for one in candidates if one.schedule.family not in tried and one.length == second]
+    tried |= {training.schedule.family for training in running if training.length > shortest}
+    untried = [
+        candidate for candidate in candidates if candidate.schedule.family not in tried and candidate.length == second
+    ]
     return untried or candidates
 
 

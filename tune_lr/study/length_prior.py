@@ -77,10 +77,10 @@ class Places:
     def of(cls, schedules: Sequence[Schedule], lengths: Sequence[float], steps: float) -> "Places":
         """Return the places of schedules at lengths, fractions of a full training of so many `steps`."""
         n = len(schedules)
-        curves = np.array([one.curve for one in schedules], dtype=np.float64).reshape(n, -1 if n else 0)
-        others = np.array([one.others for one in schedules], dtype=np.float64).reshape(n, -1 if n else 0)
-        bounds = np.array([_against_constant(one.curve, steps) for one in schedules]).reshape(n, 2)
-        families = np.array([one.family for one in schedules], dtype=np.str_)
+        curves = np.array([schedule.curve for schedule in schedules], dtype=np.float64).reshape(n, -1 if n else 0)
+        others = np.array([schedule.others for schedule in schedules], dtype=np.float64).reshape(n, -1 if n else 0)
+        bounds = np.array([_against_constant(schedule.curve, steps) for schedule in schedules]).reshape(n, 2)
+        families = np.array([schedule.family for schedule in schedules], dtype=np.str_)
         u = np.log10(np.asarray(lengths, dtype=np.float64))
         return cls(families, np.log(curves + FLOOR), others, u, bounds[:, 0], bounds[:, 1])
 

@@ -60,7 +60,11 @@ class RangeTest:
         first = Ramp(settings.low, settings.high, settings.steps, settings.mode, settings.stairs)
         combinations = self._config.combinations
         wider = self._journal.ledger("range_test").user_attrs
-        again = [(one, Ramp(**wider[_attribute(one)])) for one in combinations if _attribute(one) in wider]
+        again = [
+            (combination, Ramp(**wider[_attribute(combination)]))
+            for combination in combinations
+            if _attribute(combination) in wider
+        ]
         return [*((combination, first) for combination in combinations), *again]
 
     def remaining(self) -> int:

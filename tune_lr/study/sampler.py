@@ -441,7 +441,9 @@ def _observations(trials: Sequence[FrozenTrial], sign: float) -> tuple[list[Froz
     observed = list(_scaled(losses, losses))
     for trial in pruned:
         step = max(trial.intermediate_values)
-        measured = [one.intermediate_values[step] for one in (*complete, *pruned) if step in one.intermediate_values]
+        measured = [
+            other.intermediate_values[step] for other in (*complete, *pruned) if step in other.intermediate_values
+        ]
         loss = sign * trial.intermediate_values[step]
         observed.append(max(UNIT, *_scaled([loss], [sign * value for value in measured])))
     return [*complete, *pruned], np.array(observed)

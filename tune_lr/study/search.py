@@ -12,7 +12,7 @@ from tune_lr.records.answer import Prediction
 from tune_lr.records.parameters import LENGTH
 from tune_lr.records.trial import TrialSpec
 from tune_lr.store.study_dir import StudyDir
-from tune_lr.study.journal import Journal, number_of
+from tune_lr.study.journal import SEARCHES, Journal, number_of
 from tune_lr.study.ladder import Ladder
 from tune_lr.study.range_test import RangeTest
 from tune_lr.study.sampler import Placement, posterior_values
@@ -26,6 +26,8 @@ from tune_lr.study.search_space import (
     middle,
     suggested_lr,
 )
+from tune_lr.study.spending import BudgetKeeper
+from tune_lr.study.trial_book import TrialBook
 from tune_lr.study.widening import Widener
 
 
@@ -40,6 +42,8 @@ class Search:
         config: Config,
         directory: StudyDir,
         journal: Journal,
+        trials: TrialBook,
+        budget: BudgetKeeper,
         range_test: RangeTest,
         widener: Widener,
         ladder: Ladder | None,
@@ -48,8 +52,21 @@ class Search:
         self._directory = directory
         self._ladder = ladder
         self._journal = journal
+        self._trials = trials
+        self._budget = budget
         self._range_test = range_test
         self._widener = widener
+
+    def remaining(self, ledger: str) -> int:
+        """Return how many trials of a ledger of the search are still to be asked for."""
+        if ledger == "fixed":
+            return max(0, len(self._config.fixed) - self._trials.asked("fixed"))
+        if ledger != self._widener.ledger or self._budget.is_closed():
+            return 0
+        if self._ladder is not None:
+            return self._ladder.remaining()
+        asked = self._trials.asked(*SEARCHES)
+        return max(0, self._config.num_trials - asked) if not asked or self._budget.holds_a_trial() else 0
 
     def spec(self, number: int, trial: Suggests) -> TrialSpec:
         """Return what a trial of Optuna's trains, as the trial of that number."""

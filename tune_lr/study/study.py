@@ -95,7 +95,9 @@ class Study:
         self._budget = BudgetKeeper(config, journal, trials, clock)
         self._widener = Widener(config, directory, journal, trials, self._budget, self._range_test, observer)
         self.ladder = Ladder(config, journal, trials, self._budget, self._range_test) if config.ladder else None
-        self._search = Search(config, directory, journal, self._range_test, self._widener, self.ladder)
+        self._search = Search(
+            config, directory, journal, trials, self._budget, self._range_test, self._widener, self.ladder
+        )
         self._confirmation = Confirmation(
             config, directory, journal, trials, self._budget, observer, self._search.posterior_values
         )
@@ -162,15 +164,8 @@ class Study:
             return 0
         if ledger == "range_test":
             return self._range_test.remaining()
-        if ledger == "fixed":
-            return max(0, len(self.config.fixed) - self.trials.asked("fixed"))
-        if ledger in SEARCHES:
-            if ledger != self._widener.ledger or self._budget.is_closed():
-                return 0
-            if self.ladder is not None:
-                return self.ladder.remaining()
-            asked = self.trials.asked(*SEARCHES)
-            return max(0, self.config.num_trials - asked) if not asked or self._budget.holds_a_trial() else 0
+        if ledger == "fixed" or ledger in SEARCHES:
+            return self._search.remaining(ledger)
         return len(self._confirmation.missing())
 
     def _ask(self, ledger: str) -> TrialSpec:
@@ -327,14 +322,6 @@ class Study:
     def rows(self) -> list[TrialRow]:
         """Return a row for every trial that has ended, by number."""
         return self.trials.rows()
-
-    def row(self, number: int) -> TrialRow:
-        """Return the row of a trial that has ended."""
-        return self.trials.row(number)
-
-    def begun(self) -> list[TrialSpec]:
-        """Return the trials that have not ended, by number."""
-        return self.trials.begun()
 
     def total(self, phase: str) -> int:
         """Return how many trials a phase has, those to come included.
