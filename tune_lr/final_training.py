@@ -1,4 +1,4 @@
-"""The training after the search: a study's winner, or one of its trials, once more and at any length."""
+"""The training after the search: what a study has chosen, or one of its trials, once more and at any length."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Any
 
 from tune_lr.config.load import Space, parse_config
 from tune_lr.errors import InputError, NoAnswerError
+from tune_lr.records.answer import Finalist
 from tune_lr.records.parameters import BATCH_SIZE, split_parameters, whole_optimizer
 from tune_lr.store.study_dir import StudyDir
 
@@ -15,9 +16,9 @@ STEM_LENGTH = 54  # of a study's name, with room for "-train-999" within the 64 
 
 @dataclass(frozen=True)
 class _Chosen:
-    """What a trial has trained."""
+    """The configuration that is to be trained."""
 
-    trial: int
+    label: str  # where it comes from
     lr_schedule: str
     lr: float
     parameters: Mapping[str, Any]  # of the LR schedule, unqualified
@@ -26,13 +27,13 @@ class _Chosen:
 
 
 def final_training(study: StudyDir, trial: int | None, overrides: Sequence[str] = ()) -> Space:
-    """Return a search space with one fixed configuration, that of the study's winner or of a trial; its model is kept.
+    """Return a search space with one fixed configuration, that of the study's answer or of a trial; its model is kept.
 
     `overrides` are laid over the study's configuration. Raises InputError, NoAnswerError and ResourceError.
     """
     record = study.read_record()
     base = record.config
-    chosen = _winner(study) if trial is None else _trial(study, trial)
+    chosen = _answer(study) if trial is None else _trial(study, trial)
     data = base.to_dict()
     data |= {
         "optimizer": whole_optimizer(data["optimizer"], chosen.optimizer),
@@ -46,7 +47,7 @@ def final_training(study: StudyDir, trial: int | None, overrides: Sequence[str] 
         "confirm": {"top": 0},
         "fixed": [
             {
-                "label": f"{study.name} #{chosen.trial}",
+                "label": f"{study.name} {chosen.label}",
                 "keep_model": True,
                 "lr_schedule": chosen.lr_schedule,
                 "lr": chosen.lr,
@@ -71,18 +72,19 @@ def model_file(training: StudyDir) -> Path:
     return training.model(0)
 
 
-def _winner(study: StudyDir) -> _Chosen:
+def _answer(study: StudyDir) -> _Chosen:
     answer = study.read_answer()
     if answer is None:
         raise NoAnswerError(f"{study.root}: has no winner (yet); wait for its end, or name a trial with --trial")
-    winner = answer.winner
-    parameters, optimizer = split_parameters(winner.parameters)
-    batch_size = winner.parameters.get(BATCH_SIZE)
-    return _Chosen(winner.trial, winner.lr_schedule, winner.lr, parameters, optimizer, batch_size)
+    chosen = answer.chosen
+    parameters, optimizer = split_parameters(chosen.parameters)
+    batch_size = chosen.parameters.get(BATCH_SIZE)
+    label = f"#{chosen.trial}" if isinstance(chosen, Finalist) else "predicted"
+    return _Chosen(label, chosen.lr_schedule, chosen.lr, parameters, optimizer, batch_size)
 
 
 def _trial(study: StudyDir, number: int) -> _Chosen:
     spec = study.read_trial(number) if study.params_json(number).exists() else None
     if spec is None or spec.ramp is not None:
         raise InputError(f"--trial: is no trial of the search or the confirmation of {study.name} (got {number})")
-    return _Chosen(number, spec.lr_schedule, spec.lr, spec.parameters, spec.optimizer, spec.batch_size)
+    return _Chosen(f"#{number}", spec.lr_schedule, spec.lr, spec.parameters, spec.optimizer, spec.batch_size)

@@ -1,15 +1,26 @@
 """A search with trials of several lengths, simulated: what is trained, what it costs, and what is the answer."""
 
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from rich.console import Console
 
 from simulated import FIXED_LR, config_of, execute, open_study, train_long
+from tune_lr.cli.exit_codes import exit_code_of
 from tune_lr.config.load import parse_config
 from tune_lr.config.model import Config
+from tune_lr.config.plan import ends_at_full_length, plan, planned_confirmation, steps_for_the_ladder
 from tune_lr.errors import InputError
+from tune_lr.final_training import final_training
 from tune_lr.records.answer import Answer
+from tune_lr.run import report
+from tune_lr.session import create
+from tune_lr.show.terminal.outcome import show_outcome
+from tune_lr.show.terminal.plan import show_plan
+from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.answer import answer_of
 from tune_lr.study.study import Study
 
@@ -71,6 +82,89 @@ def test_every_schedule_is_predicted_and_predictions_are_kept_apart_from_what_wa
     assert Answer.from_dict(answer.to_dict()).predictions == answer.predictions
 
 
+def predicted_only(root: Path) -> Config:
+    """Run a study in `root` whose budget holds no full training, and return its configuration."""
+    config = ladder_config(budget="0.8x")
+    create(config, StudyDir(root), [])
+    finished(root, config)
+    return config
+
+
+def test_without_room_for_a_full_training_the_answer_is_a_prediction(tmp_path: Path) -> None:
+    predicted_only(tmp_path / "study")
+    outcome = report(StudyDir(tmp_path / "study"))
+    answer = outcome.answer
+    assert answer is not None
+    assert exit_code_of(outcome) == 0
+    assert max(row.length for row in outcome.rows) == 1 / 4
+    assert sum(row.steps for row in outcome.rows) <= 0.8 * FULL
+    assert answer.claim == "predicted"
+    assert answer.chosen == answer.predictions[0]
+    assert answer.chosen.lr_schedule == "cosine"
+    assert answer.expected_regret is not None
+    assert answer.expected_regret >= 0
+    assert answer.max_steps == FULL
+    assert "No training of that length was completed" in answer.verdict
+    assert f"T_max={FULL}" in answer.code
+
+
+def test_a_prediction_stands_in_best_yaml_without_a_figure_of_its_own(tmp_path: Path) -> None:
+    predicted_only(tmp_path / "study")
+    answer = report(StudyDir(tmp_path / "study")).answer
+    assert answer is not None
+    written = yaml.safe_load((tmp_path / "study" / "best.yaml").read_text())
+    trained = answer_of(finished(tmp_path / "trained", ladder_config())).to_dict()
+    assert set(written) == set(trained)
+    assert written["lr_schedule"] == written["predicted"][0]["lr_schedule"]
+    assert written["lr"] == written["predicted"][0]["lr"]
+    assert [written[name] for name in ("mean", "interval", "trial", "runner_up", "test")] == [None] * 5
+    assert [written[name] for name in ("seeds", "values", "finalists", "families")] == [[]] * 4
+    assert Answer.from_dict(written) == answer
+
+
+def test_a_prediction_says_everywhere_that_nothing_was_trained_in_full(tmp_path: Path) -> None:
+    config = predicted_only(tmp_path / "study")
+    directory = StudyDir(tmp_path / "study")
+    outcome = report(directory)
+    console = Console(record=True, width=100, file=StringIO())
+    show_outcome(console, outcome)
+    show_plan(console, "study", config, plan(config))
+    shown = " ".join(console.export_text().split())
+    assert "nothing was trained at full length; one full training costs 640 steps" in shown
+    assert "tune-lr train" in shown
+    assert "nothing is trained at full length, so the answer is a prediction" in shown
+    assert "from 1.32x up the study runs one" in shown
+    page = directory.report_html.read_text()
+    assert "(predicted)" in page
+    assert "This is a prediction from shorter trainings" in page
+
+
+def test_what_is_predicted_can_be_trained_at_full_length(tmp_path: Path) -> None:
+    predicted_only(tmp_path / "study")
+    directory = StudyDir(tmp_path / "study")
+    answer = report(directory).answer
+    assert answer is not None
+    config = final_training(directory, None).config
+    assert config.lengths == "full"
+    assert config.max_steps == FULL
+    assert (config.fixed[0].lr_schedule, config.fixed[0].lr) == (answer.chosen.lr_schedule, answer.chosen.lr)
+    assert config.fixed[0].label == "study predicted"
+
+
+def test_a_larger_budget_turns_the_prediction_into_a_training(tmp_path: Path) -> None:
+    predicted_only(tmp_path / "study")
+    study = finished(tmp_path / "study", ladder_config(budget="3x"))
+    assert answer_of(study).claim == "trained_once"
+    assert study.rows()[-1].length == 1
+
+
+def test_a_confirmation_leaves_room_for_the_ladder_and_its_full_training() -> None:
+    config = ladder_config(budget="2x", confirm={"top": 2, "seeds": 2})
+    assert ends_at_full_length(config, steps_for_the_ladder(config, 0))
+    config = ladder_config(budget="4x", confirm={"top": 2, "seeds": 2})
+    assert planned_confirmation(config, 0) == (2, 1)
+
+
 def test_no_lr_lies_outside_what_the_user_wrote(tmp_path: Path) -> None:
     parameters = {**FIXED_LR, "lr": {"min": 0.02, "max": 0.05}}
     study = finished(tmp_path / "study", ladder_config(parameters=parameters))
@@ -129,7 +223,10 @@ def test_lengths_may_be_written_as_fractions() -> None:
         ({"lengths": [0.25, 0.5]}, "must be 1, the full length, since it is the last"),
         ({"lengths": ["a quarter", 1]}, "is no fraction of max_steps"),
         ({"lengths": "short"}, "allowed: auto, full, or fractions of max_steps"),
-        ({"budget": "1x"}, "buys no full training after one trial of each shorter length .* allowed: from 1.32x up"),
+        (
+            {"budget": "0.3x"},
+            "buys not one trial of each shorter length .* allowed: from 0.32x up for a prediction, from 1.32x up with",
+        ),
         ({"budget": "30m"}, "must be in full trainings where trials have several lengths"),
         ({"pruner": {"name": "asha"}}, "must be none where trials have several lengths"),
         ({"sampler": {"name": "tpe"}}, "must be gp where trials have several lengths"),

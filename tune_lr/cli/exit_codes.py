@@ -2,7 +2,7 @@
 
 | code     | meaning                                                                     | comes from             |
 |----------|-----------------------------------------------------------------------------|------------------------|
-| 0        | done                                                                        | `DONE`                 |
+| 0        | done; where best.yaml has `claim: predicted`, with nothing trained in full  | `DONE`                 |
 | 1        | an unexpected error, with a traceback                                       | Python                 |
 | 2        | the input contradicts itself, or what the cluster declares                  | `errors.InputError`    |
 | 3        | done, but some trials failed for good                                       | `SOME_FAILED`          |

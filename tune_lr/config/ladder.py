@@ -56,20 +56,33 @@ def ladder_issues(config: Config) -> Iterator[Issue]:
             yield Issue(path, f"{what}; write a fraction of max_steps, or leave out lengths up to {count} steps")
 
 
-def _budget_issues(config: Config) -> Iterator[Issue]:
-    """Yield a budget that does not hold the ramps, one trial of each shorter length and a full training at the end."""
+def least_steps(config: Config) -> int:
+    """Return the steps of the ramps, the fixed configurations and one trial of each length but the full one."""
     full = config.max_steps
     ramp = config.range_test
     ramp_steps = ramp.replicates * ramp.steps if config.parameters.lr.needs_range_test else 0
-    fixed_steps = len(config.fixed) * full
     shorter = sum(steps_of_length(length, full) for length in config.ladder[:-1])
-    least = ramp_steps + fixed_steps + shorter + full
-    if config.spending and (config.spending.steps(full) or least) < least:
-        what = f"buys no full training after one trial of each shorter length (got {config.budget}): "
-        what += f"the shorter ones take {shorter:,} steps, the full one {full:,}"
-        if ramp_steps:
-            what += f", ramps up to {ramp_steps:,}"
-        yield Issue(("budget",), f"{what}; allowed: from {math.ceil(100 * least / full) / 100:g}x up")
+    return ramp_steps + len(config.fixed) * full + shorter
+
+
+def budget_of(steps: float, config: Config) -> str:
+    """Return the smallest budget of full trainings, to a hundredth, that holds so many steps: "1.33x"."""
+    return f"{math.ceil(100 * steps / config.max_steps) / 100:g}x"
+
+
+def _budget_issues(config: Config) -> Iterator[Issue]:
+    """Yield a budget that does not hold the ramps and one trial of each shorter length."""
+    full = config.max_steps
+    least = least_steps(config)
+    if not config.spending or (config.spending.steps(full) or 0) >= least:
+        return
+    shorter = sum(steps_of_length(length, full) for length in config.ladder[:-1])
+    what = f"buys not one trial of each shorter length (got {config.budget}): they take {shorter:,} steps"
+    others = {"ramps up to": least - shorter - len(config.fixed) * full, "fixed ones": len(config.fixed) * full}
+    what += "".join(f", {name} {steps:,}" for name, steps in others.items() if steps)
+    prediction, training = budget_of(least, config), budget_of(least + full, config)
+    what += f"; allowed: from {prediction} up for a prediction, from {training} up with a full training at the end"
+    yield Issue(("budget",), what)
 
 
 def _step_counts(config: Config) -> Iterator[tuple[FieldPath, int]]:

@@ -64,7 +64,7 @@ def planned_confirmation(config: Config, ramp_steps: int) -> tuple[int, int]:
     """Return the finalists of the confirmation, and the seeds of each.
 
     Of a budget of full trainings it takes at most half of what the ramps (`ramp_steps` in all) and the fixed
-    configurations leave.
+    configurations leave, and with a ladder no more than what one trial of each length leaves.
     """
     full = config.max_steps
     confirm = config.confirm
@@ -72,7 +72,15 @@ def planned_confirmation(config: Config, ramp_steps: int) -> tuple[int, int]:
     if steps is None:
         return confirm.finalists, confirm.seeds
     left = max(0, steps - ramp_steps - len(config.fixed) * full)
-    return confirmation_within(left // (2 * full), confirm.finalists, confirm.seeds)
+    trainings = left // (2 * full)
+    if config.ladder:
+        trainings = min(trainings, max(0, left - ladder_steps(config)) // full)
+    return confirmation_within(trainings, confirm.finalists, confirm.seeds)
+
+
+def ladder_steps(config: Config) -> int:
+    """Return the steps of one trial of each length, the full one included."""
+    return sum(steps_of_length(length, config.max_steps) for length in config.ladder)
 
 
 def ends_at_full_length(config: Config, steps: float) -> bool:
@@ -80,7 +88,7 @@ def ends_at_full_length(config: Config, steps: float) -> bool:
 
     Where they do, a search with trials of several lengths keeps a full training for its end.
     """
-    return bool(config.ladder) and steps >= sum(steps_of_length(length, config.max_steps) for length in config.ladder)
+    return bool(config.ladder) and steps >= ladder_steps(config)
 
 
 def steps_for_the_ladder(config: Config, ramp_steps: int) -> int:

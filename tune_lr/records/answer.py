@@ -34,12 +34,10 @@ class Finalist:
         There `parameters` has the LR schedule's parameters under their short names (gamma), and those of the optimizer
         and the batch size, where they are searched, under their qualified names (optimizer.weight_decay).
         """
-        schedule, _ = split_parameters(self.parameters)
-        others = {k: v for k, v in self.parameters.items() if k.startswith(OPTIMIZER) or k in WITHOUT_OWNER}
         return {
             "lr_schedule": self.lr_schedule,
             "lr": self.lr,
-            "parameters": schedule | others,
+            "parameters": _short_names(self.parameters),
             "mean": self.mean,
             "interval": list(self.interval) if self.interval else None,
             "seeds": list(self.seeds),
@@ -51,15 +49,10 @@ class Finalist:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Finalist":
         """Return the inverse of `to_dict`."""
-        schedule = data["lr_schedule"]
-        parameters = {
-            name if name.startswith(OPTIMIZER) or name in WITHOUT_OWNER else f"{schedule}.{name}": value
-            for name, value in data["parameters"].items()
-        }
         return cls(
-            lr_schedule=schedule,
+            lr_schedule=data["lr_schedule"],
             lr=data["lr"],
-            parameters=parameters,
+            parameters=_qualified_names(data["parameters"], data["lr_schedule"]),
             trial=data["trial"],
             confirm_trials=tuple(data["confirm_trials"]),
             seeds=tuple(data["seeds"]),
@@ -119,34 +112,44 @@ class Prediction:
     """What shorter trainings predict of one LR schedule at full length. Nothing of it was trained."""
 
     lr_schedule: str
-    parameters: Mapping[str, Any]  # of the LR schedule, with short names
+    parameters: Mapping[str, Any]  # with qualified names: step.gamma, optimizer.weight_decay
     lr: float
     lr_interval: Interval  # holds the schedule's best LR with a probability of 80 %, by the model
     loss: float  # the metric, its median
     loss_interval: Interval  # of its mean over seeds, 80 % by the model
     probability_best: float  # of all schedules, 0 to 1
 
+    @property
+    def label(self) -> str:
+        """The configuration in a few words: "cosine at lr 0.1"."""
+        return f"{self.lr_schedule} at lr {self.lr:.3g}"
+
     def to_dict(self) -> dict[str, Any]:
-        """Return the prediction as best.yaml holds it."""
+        """Return the prediction as best.yaml holds it; its parameters have the names that a finalist's have there."""
         intervals = {"lr_interval": list(self.lr_interval), "loss_interval": list(self.loss_interval)}
-        return {**vars(self), "parameters": dict(self.parameters), **intervals}
+        return {**vars(self), "parameters": _short_names(self.parameters), **intervals}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Prediction":
         """Return the inverse of `to_dict`."""
         intervals = {name: Interval(*data[name]) for name in ("lr_interval", "loss_interval")}
-        return cls(**{**data, **intervals})
+        parameters = _qualified_names(data["parameters"], data["lr_schedule"])
+        return cls(**{**data, "parameters": parameters, **intervals})
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer of a study, as best.yaml holds it."""
+    """The answer of a study, as best.yaml holds it.
+
+    Where trials have several lengths and no training of full length was completed, there are no finalists: what is
+    chosen is then the best of the predictions.
+    """
 
     finalists: tuple[Finalist, ...]  # best first; without a confirmation the best search trial alone
     differences: tuple[Difference, ...]  # the winner minus finalists[1:]
-    optimizer: Mapping[str, Any]  # the winner's: its name and its arguments without the LR
-    batch_size: int  # the winner's, over all workers
-    max_steps: int  # of the winner's training
+    optimizer: Mapping[str, Any]  # of what is chosen: its name and its arguments without the LR
+    batch_size: int  # of what is chosen, over all workers
+    max_steps: int  # of its training
     metric: str  # as files name it: val_loss, val_accuracy
     goal: str  # minimize | maximize
     schedules: tuple[ScheduleBest, ...]  # best first
@@ -154,18 +157,27 @@ class Answer:
     test: Mapping[str, float] | None  # means over the winner's seeds; None without test data
     steps: Mapping[str, int]  # optimizer steps by phase
     full_trainings: float  # as many as all trials together have taken
-    code: str  # the PyTorch lines that build the winner's optimizer and LR schedule
+    code: str  # the PyTorch lines that build the optimizer and the LR schedule that are chosen
     predictions: tuple[Prediction, ...] = ()  # one a schedule, best first; only where trials have several lengths
+    # By how much the first prediction is expected to be worse than the best of all, in units of the metric.
+    expected_regret: float | None = None
 
     @property
     def claim(self) -> str:
-        """What the winner's figure rests on: "confirmed" with fresh seeds, or "trained_once"."""
+        """What the answer rests on: "confirmed" with fresh seeds, "trained_once", or "predicted" by shorter trials."""
+        if not self.finalists:
+            return "predicted"
         return "confirmed" if self.winner.confirm_trials else "trained_once"
 
     @property
     def winner(self) -> Finalist:
-        """The finalist with the best mean."""
+        """The finalist with the best mean. There is none where the claim is "predicted"."""
         return self.finalists[0]
+
+    @property
+    def chosen(self) -> Finalist | Prediction:
+        """The configuration to train: the winner, or the best that is predicted where nothing was trained in full."""
+        return self.finalists[0] if self.finalists else self.predictions[0]
 
     @property
     def unconfirmed(self) -> tuple[ScheduleBest, ...]:
@@ -186,15 +198,19 @@ class Answer:
         ]
         predicted: dict[str, Any] = {}
         if self.predictions:
-            predicted = {"claim": self.claim, "predicted": [prediction.to_dict() for prediction in self.predictions]}
+            predicted = {
+                "claim": self.claim,
+                "predicted": [prediction.to_dict() for prediction in self.predictions],
+                "expected_regret": self.expected_regret,
+            }
         return {
-            **self.winner.to_dict(),
+            **(self.winner.to_dict() if self.finalists else _untrained(self.predictions[0])),
             "optimizer": dict(self.optimizer),
             "batch_size": self.batch_size,
             "max_steps": self.max_steps,
             "metric": {"name": self.metric, "goal": self.goal},
             "runner_up": others[0] if others else None,
-            "finalists": [self.winner.to_dict(), *others],
+            "finalists": [*(winner.to_dict() for winner in self.finalists[:1]), *others],
             "families": [dict(vars(best)) for best in self.schedules],
             "verdict": self.verdict,
             "test": dict(self.test) if self.test is not None else None,
@@ -226,7 +242,40 @@ class Answer:
             full_trainings=full_trainings,
             code=data["code"],
             predictions=tuple(Prediction.from_dict(entry) for entry in data.get("predicted", ())),
+            expected_regret=data.get("expected_regret"),
         )
+
+
+def _untrained(prediction: Prediction) -> dict[str, Any]:
+    """Return what best.yaml says of a predicted configuration where a winner stands else.
+
+    It has no figure of its own there: what is expected of it stands under `predicted`.
+    """
+    chosen = prediction.to_dict()
+    return {
+        **{name: chosen[name] for name in ("lr_schedule", "lr", "parameters")},
+        "mean": None,
+        "interval": None,
+        "seeds": [],
+        "values": [],
+        "trial": None,
+        "confirm_trials": [],
+    }
+
+
+def _short_names(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters as best.yaml names them: those of the LR schedule are short, all others are qualified."""
+    schedule, _ = split_parameters(parameters)
+    others = {k: v for k, v in parameters.items() if k.startswith(OPTIMIZER) or k in WITHOUT_OWNER}
+    return schedule | others
+
+
+def _qualified_names(parameters: Mapping[str, Any], lr_schedule: str) -> dict[str, Any]:
+    """Return the inverse of `_short_names`."""
+    return {
+        name if name.startswith(OPTIMIZER) or name in WITHOUT_OWNER else f"{lr_schedule}.{name}": value
+        for name, value in parameters.items()
+    }
 
 
 def _interval(pair: Any) -> Interval | None:

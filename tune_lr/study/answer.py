@@ -1,54 +1,89 @@
-"""The answer of a study: the winner, its figures, and the PyTorch lines that build it."""
+"""The answer of a study: what is chosen, its figures, and the PyTorch lines that build it."""
 
 from collections import Counter
+from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
 from tune_lr.config.optimizers import colossalai_class
+from tune_lr.errors import NoAnswerError
 from tune_lr.lr.schedule import make_lr_schedule
-from tune_lr.records.answer import Answer, Finalist, ScheduleBest
+from tune_lr.records.answer import Answer, Finalist, Prediction, ScheduleBest, Verdict
 from tune_lr.records.parameters import BATCH_SIZE, split_parameters, whole_optimizer
 from tune_lr.records.row import best_of_each_schedule, rank_search
 from tune_lr.records.trial import TrialFacts
 from tune_lr.study.confirmation import WinnerOnTestData
 from tune_lr.study.study import Study
 
+LIKELY = 0.1  # an LR schedule that is the best with this probability is named beside the one that is chosen
+
 
 def answer_of(study: Study) -> Answer:
-    """Return the answer of a study as it stands. Raises NoAnswerError where no trial of the search was completed."""
-    verdict = study.verdict()
-    winner = verdict.winner
+    """Return the answer of a study as it stands.
+
+    It is a winner that was trained in full; where no such training was completed, it is what shorter trials predict.
+    Raises NoAnswerError where no trial of the search was completed.
+    """
+    predictions = study.predictions()
+    verdict: Verdict | None = None
+    try:
+        verdict = study.verdict()
+    except NoAnswerError:
+        if not predictions:
+            raise
+    chosen = verdict.winner if verdict else predictions[0]
+    expected_regret = study.ladder.expected_regret() if study.ladder else None
+    metric = study.config.metric
     return Answer(
-        finalists=verdict.finalists,
-        differences=verdict.differences,
-        optimizer=_optimizer(study, winner),
-        batch_size=_facts(study, winner).batch_size,
-        max_steps=_max_steps(study, winner),
-        metric=study.config.metric.name,
-        goal=study.config.metric.goal,
+        finalists=verdict.finalists if verdict else (),
+        differences=verdict.differences if verdict else (),
+        optimizer=_optimizer(study, chosen),
+        batch_size=_facts(study, chosen).batch_size,
+        max_steps=_max_steps(study, chosen),
+        metric=metric.name,
+        goal=metric.goal,
         schedules=_schedules(study),
-        verdict=verdict.sentence,
-        test=_test(study.test_result, winner),
+        verdict=verdict.sentence if verdict else predicted_sentence(predictions, metric.name, study.config.max_steps),
+        test=_test(study.test_result, verdict.winner) if verdict else None,
         steps=study.trials.steps_by_phase(),
         full_trainings=round(study.trials.full_trainings(), 1),
-        code=code(study, winner),
-        predictions=study.predictions(),
+        code=code(study, chosen),
+        predictions=predictions,
+        expected_regret=expected_regret,
     )
 
 
-def code(study: Study, finalist: Finalist) -> str:
-    """Return the lines of PyTorch that build a finalist's optimizer and LR schedule; `model` stands for the user's."""
-    facts = _facts(study, finalist)
-    arguments = _optimizer(study, finalist)
+def predicted_sentence(predictions: Sequence[Prediction], metric: str, max_steps: int) -> str:
+    """Return what short trials predict, in two sentences; `predictions` come best first."""
+    best = predictions[0]
+    others = [prediction for prediction in predictions[1:] if prediction.probability_best >= LIKELY]
+    loss, lr = best.loss_interval, best.lr_interval
+    first = (
+        f"Predicted, not trained: {best.label} (its best LR lies between {lr.low:.3g} and {lr.high:.3g}) is expected "
+        f"to reach {metric} {best.loss:.4g} ({loss.low:.4g} to {loss.high:.4g}) after {max_steps:,} steps."
+    )
+    if not others:
+        return f"{first} No training of that length was completed."
+    likely = ", ".join(f"{other.lr_schedule} {100 * other.probability_best:.0f} %" for other in others)
+    return (
+        f"{first} No training of that length was completed, and another LR schedule may be the best: {likely}, "
+        f"against {100 * best.probability_best:.0f} % for {best.lr_schedule}."
+    )
+
+
+def code(study: Study, chosen: Finalist | Prediction) -> str:
+    """Return the lines of PyTorch that build the optimizer and the LR schedule; `model` stands for the user's."""
+    facts = _facts(study, chosen)
+    arguments = _optimizer(study, chosen)
     colossal = colossalai_class(arguments.pop("name"))
     schedule = make_lr_schedule(
-        finalist.lr_schedule,
-        split_parameters(finalist.parameters)[0],
-        _max_steps(study, finalist),
+        chosen.lr_schedule,
+        split_parameters(chosen.parameters)[0],
+        _max_steps(study, chosen),
         steps_per_epoch=facts.steps_per_epoch,
     )
-    lines = schedule.code(finalist.lr, cycle_momentum=facts.cycles_momentum).rstrip()
-    arguments = {"lr": finalist.lr, **arguments}
+    lines = schedule.code(chosen.lr, cycle_momentum=facts.cycles_momentum).rstrip()
+    arguments = {"lr": chosen.lr, **arguments}
     settings = ", ".join(f"{name}={tuple(v) if isinstance(v, list) else v!r}" for name, v in arguments.items())
     name, imports = f"torch.optim.{facts.optimizer}", "import torch\n"
     if colossal:
@@ -59,21 +94,22 @@ def code(study: Study, finalist: Finalist) -> str:
     )
 
 
-def _facts(study: Study, finalist: Finalist) -> TrialFacts:
+def _facts(study: Study, chosen: Finalist | Prediction) -> TrialFacts:
     """Return what the workers of a finalist's search trial knew of it; older studies have that once for all trials."""
-    facts = study.trials.outcome(finalist.trial).facts or study.journal.facts
+    own = study.trials.outcome(chosen.trial).facts if isinstance(chosen, Finalist) else None
+    facts = own or study.journal.facts
     assert facts is not None
     return facts
 
 
-def _optimizer(study: Study, finalist: Finalist) -> dict[str, Any]:
-    """Return the finalist's optimizer: its `name` and its arguments, all but the LR."""
+def _optimizer(study: Study, chosen: Finalist | Prediction) -> dict[str, Any]:
+    """Return the optimizer of what is chosen: its `name` and its arguments, all but the LR."""
     base = study.config.optimizer
-    return whole_optimizer({"name": base.name, **base.args}, split_parameters(finalist.parameters)[1])
+    return whole_optimizer({"name": base.name, **base.args}, split_parameters(chosen.parameters)[1])
 
 
-def _max_steps(study: Study, finalist: Finalist) -> int:
-    return study.config.steps_of(study.config.max_steps, finalist.parameters.get(BATCH_SIZE))
+def _max_steps(study: Study, chosen: Finalist | Prediction) -> int:
+    return study.config.steps_of(study.config.max_steps, chosen.parameters.get(BATCH_SIZE))
 
 
 def _schedules(study: Study) -> tuple[ScheduleBest, ...]:

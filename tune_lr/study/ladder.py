@@ -154,7 +154,7 @@ class Ladder:
             low, high = sorted(sign * end for end in schedule_forecast.loss_interval)
             prediction = Prediction(
                 lr_schedule=family,
-                parameters=self.candidate_of(schedule_forecast.schedule).draw.parameters,
+                parameters=_qualified_parameters(self.candidate_of(schedule_forecast.schedule).draw),
                 lr=schedule_forecast.lr,
                 lr_interval=Interval(*schedule_forecast.lr_interval),
                 loss=sign * schedule_forecast.loss,
@@ -163,6 +163,10 @@ class Ladder:
             )
             best.setdefault(family, prediction)
         return tuple(best.values())
+
+    def expected_regret(self) -> float | None:
+        """Return by how much the best that is predicted is expected to be worse than the best of all, in the metric."""
+        return self.forecast().expected_regret if self.has_observations() else None
 
     def has_observations(self) -> bool:
         """Return whether a trial was completed, so that there is something to predict from."""
@@ -251,6 +255,20 @@ class Ladder:
             values["lr"] = min(max(lr, low), high)
         lengths = CategoricalDistribution(self._config.ladder)
         return Proposed(values, {**candidate.distributions, LENGTH: lengths})
+
+
+def _qualified_parameters(drawn: Draw) -> dict[str, Any]:
+    """Return what a draw has searched of the schedule and the optimizer, by names as in trials.csv: step.gamma."""
+    spec = TrialSpec(
+        number=0,
+        phase="search",
+        seed=0,
+        max_steps=0,
+        lr_schedule=drawn.lr_schedule,
+        parameters=drawn.parameters,
+        optimizer=drawn.optimizer,
+    )
+    return spec.qualified_parameters()
 
 
 @dataclass

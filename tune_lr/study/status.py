@@ -63,7 +63,7 @@ def read_status(directory: StudyDir) -> Status:
         running=running,
         metric=config.metric.name,
         leader=standing.leader,
-        verdict=standing.verdict if finished else None,
+        verdict=_verdict(directory, standing) if finished else None,
         bounds=directory.read_json(directory.bounds_json) if directory.bounds_json.exists() else None,
         steps=sum(row.steps for row in rows) + sum(trial.step for trial in running),
         steps_to_come=steps_to_come,
@@ -176,6 +176,12 @@ def _running(directory: StudyDir, spec: TrialSpec) -> Running:
     label = spec.label or spec.lr_schedule or RAMP
     lr = spec.ramp.high if spec.ramp else spec.lr
     return Running(spec.number, spec.phase, label, lr, int(steps[-1]) if steps else 0, spec.max_steps)
+
+
+def _verdict(directory: StudyDir, standing: _Standing) -> str | None:
+    """Return the verdict of a finished study. Where nothing was trained in full, best.yaml has what is predicted."""
+    answer = None if standing.verdict else directory.read_answer()
+    return answer.verdict if answer else standing.verdict
 
 
 def _leader(study: Study) -> tuple[Leader | None, str | None]:

@@ -56,12 +56,8 @@ def table(rows: Sequence[TrialRow]) -> Any:
 
 
 def _best(answer: Answer) -> Row:
-    winner = answer.winner
+    best = answer.to_dict()
     return {
-        "best/lr_schedule": winner.lr_schedule,
-        "best/lr": winner.lr,
-        "best/mean": winner.mean,
-        "best/interval": list(winner.interval) if winner.interval else None,
-        "best/verdict": answer.verdict,
-        "best/code": answer.code,
+        **{f"best/{name}": best[name] for name in ("lr_schedule", "lr", "mean", "interval", "verdict", "code")},
+        **({"best/claim": answer.claim} if answer.predictions else {}),
     }

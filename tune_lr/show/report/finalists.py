@@ -49,7 +49,9 @@ class FinalistLine:
 
 
 def finalist_lines(answer: Answer) -> list[FinalistLine]:
-    """Return the finalists, best first."""
+    """Return the finalists, best first; there are none where the answer is only predicted."""
+    if not answer.finalists:
+        return []
     figures = [figure for finalist in answer.finalists for figure in (*(finalist.interval or ()), *finalist.values)]
     finite = [float(figure) for figure in figures if math.isfinite(figure)]
     low = min(finite, default=0.0)
@@ -63,8 +65,12 @@ def finalist_lines(answer: Answer) -> list[FinalistLine]:
 
 def tiles_of(study: ReportedStudy, answer: Answer, finalists: Sequence[FinalistLine]) -> list[Tile]:
     """Return the figures that the page shows first."""
-    winner = answer.winner
-    tiles = [Tile(answer.metric, figure_text(winner.mean), _interval_note(winner))]
+    chosen = answer.chosen
+    if isinstance(chosen, Finalist):
+        tiles = [Tile(answer.metric, figure_text(chosen.mean), _interval_note(chosen))]
+    else:
+        note = f"80 % interval {interval_text(chosen.loss_interval)}; nothing was trained at full length"
+        tiles = [Tile(f"{answer.metric}, predicted", figure_text(chosen.loss), note)]
     for name, value in (answer.test or {}).items():
         tiles.append(Tile(f"test {name}", figure_text(value), "of the winner, looked at once"))
     if len(finalists) > 1:
@@ -80,19 +86,21 @@ def _cost_tile(answer: Answer, steps: int) -> Tile:
 
 
 def facts_of(answer: Answer) -> dict[str, Any]:
-    """Return everything that describes the winner, by name."""
-    winner = answer.winner
+    """Return everything that describes the winner, or the configuration that is predicted to be best, by name."""
+    chosen = answer.chosen
     optimizer = yaml.safe_dump(dict(answer.optimizer), default_flow_style=True, sort_keys=False, width=1000).strip()
-    return {
-        "LR schedule": winner.lr_schedule,
-        "lr": winner.lr,
-        **winner.to_dict()["parameters"],
+    facts = {
+        "LR schedule": chosen.lr_schedule,
+        "lr": chosen.lr,
+        **chosen.to_dict()["parameters"],
         "optimizer": optimizer,
         "global batch": answer.batch_size,
         "max_steps": answer.max_steps,
-        "search trial": winner.trial,
-        "confirm trials": ", ".join(str(number) for number in winner.confirm_trials),
     }
+    if not isinstance(chosen, Finalist):
+        return facts
+    confirm_trials = ", ".join(str(number) for number in chosen.confirm_trials)
+    return {**facts, "search trial": chosen.trial, "confirm trials": confirm_trials}
 
 
 def _runner_up_tile(line: FinalistLine, metric: str) -> Tile:

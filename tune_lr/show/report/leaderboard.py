@@ -27,7 +27,7 @@ class Leaderboard:
 def leaderboard_of(study: ReportedStudy) -> Leaderboard:
     """Return the trials by phase: the complete ones of search and confirmation best first, then the others."""
     answer = study.answer
-    winner = answer.winner if answer else None
+    winner = answer.winner if answer and answer.finalists else None
     metrics = {name for row in study.rows for name in row.metrics}
     return Leaderboard(
         rows=sorted(study.rows, key=lambda row: _place(study, row)),

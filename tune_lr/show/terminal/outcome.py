@@ -13,7 +13,7 @@ from tune_lr.records.answer import Answer
 from tune_lr.records.outcome import Outcome, Spending
 from tune_lr.records.parameters import setting
 from tune_lr.records.row import TrialRow, rank_search
-from tune_lr.show.terminal.words import TITLES, plain_table, sparkline
+from tune_lr.show.terminal.words import TITLES, duration_text, plain_table, sparkline
 from tune_lr.store.curves import read_curve
 from tune_lr.store.study_dir import StudyDir
 
@@ -31,6 +31,8 @@ def show_outcome(console: Console, outcome: Outcome) -> None:
         console.print(f"widened to   {range_text} after {wider.after} trials, the best at their edge", highlight=False)
     if answer is not None:
         _print_answer(console, answer, outcome.rows)
+        if not answer.finalists:
+            console.print(_untrained_text(directory, answer, outcome.rows), highlight=False, soft_wrap=True)
         for name, text in _ledger(outcome.spending):
             console.print(f"{name:<12} {text}", highlight=False)
     console.print(f"study        {directory.root}", highlight=False, soft_wrap=True)
@@ -69,6 +71,10 @@ def _print_predictions(console: Console, answer: Answer) -> None:
         highlight=False,
     )
     console.print(table, highlight=False)
+    if answer.expected_regret is not None:
+        best = answer.predictions[0].lr_schedule
+        regret = f"{best} is expected to be {answer.expected_regret:.2g} from the best of all, on average"
+        console.print(f"The order is not certain: {regret}.", markup=False, highlight=False, soft_wrap=True)
 
 
 def _print_bounds(console: Console, bounds_of: Mapping[str, LRBounds]) -> None:
@@ -83,7 +89,8 @@ def _print_bounds(console: Console, bounds_of: Mapping[str, LRBounds]) -> None:
 
 def _print_answer(console: Console, answer: Answer, rows: Sequence[TrialRow]) -> None:
     console.print()
-    console.print(_finalists_table(answer, rows), highlight=False)
+    if answer.finalists:
+        console.print(_finalists_table(answer, rows), highlight=False)
     if answer.predictions:
         _print_predictions(console, answer)
     console.print(f"\n[bold green]{escape(answer.verdict)}[/]", highlight=False, soft_wrap=True)
@@ -93,6 +100,17 @@ def _print_answer(console: Console, answer: Answer, rows: Sequence[TrialRow]) ->
     console.print()
     console.print(answer.code.rstrip(), markup=False, highlight=False, soft_wrap=True)
     console.print()
+
+
+def _untrained_text(directory: StudyDir, answer: Answer, rows: Sequence[TrialRow]) -> str:
+    """Return what is to be done about an answer that is only predicted, and what that costs."""
+    searched = [row for row in rows if row.phase == "search"]
+    seconds = answer.max_steps * sum(row.duration_s for row in searched) / max(1, sum(row.steps for row in searched))
+    return (
+        f"predicted    nothing was trained at full length; one full training costs {answer.max_steps:,} steps, about "
+        f"{duration_text(seconds)} as the trials went\n"
+        f"             tune-lr train {directory.root}"
+    )
 
 
 def _leaders_table(leaders: Sequence[TrialRow], outcome: Outcome) -> Table:

@@ -9,10 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from tune_lr.config.hardware import Node
+from tune_lr.config.ladder import budget_of, least_steps
 from tune_lr.config.lengths import length_text, steps_of_length
 from tune_lr.config.model import UNLIMITED, Config
 from tune_lr.config.optimizers import range_test_caveat
-from tune_lr.config.plan import Plan, planned_confirmation
+from tune_lr.config.plan import Plan, ends_at_full_length, planned_confirmation, steps_for_the_ladder
 from tune_lr.config.training import Scaling
 from tune_lr.show.terminal.words import count_text, plain_table
 
@@ -135,12 +136,19 @@ def _length_lines(config: Config, plan: Plan) -> list[_Line]:
     if not ladder:
         return []
     costs = [f"{length_text(length)}: {steps_of_length(length, full):,} steps ({length:.2g}x)" for length in ladder]
-    first = plan.ramps * plan.ramp_steps + sum(steps_of_length(length, full) for length in ladder[:-1])
+    ramp_steps = plan.ramps * plan.ramp_steps
+    first = ramp_steps + sum(steps_of_length(length, full) for length in ladder[:-1])
+    last = "the last trial is a full training of the best that is predicted; its weights are kept"
+    if not ends_at_full_length(config, steps_for_the_ladder(config, ramp_steps)):
+        last = (
+            f"nothing is trained at full length, so the answer is a prediction; a full training costs {full:,} steps,"
+        )
+        last += f" and from {budget_of(least_steps(config) + full, config)} up the study runs one"
     return [
         ("lengths", ", ".join(costs)),
         ("", "short trials are complete short trainings, and predict the full one"),
         ("", f"the first prediction comes after about {first:,} steps: ramps and a trial of each shorter length"),
-        ("", "the last trial is a full training of the best that is predicted; its weights are kept"),
+        ("", last),
     ]
 
 
