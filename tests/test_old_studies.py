@@ -14,6 +14,7 @@ import yaml
 import tune_lr
 from paths import DATA
 from studies import tune_lr as command
+from tune_lr.lr.training_length import REFERENCE_STEPS
 from tune_lr.run import report
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.status import read_status
@@ -138,3 +139,9 @@ def test_an_interrupted_study_goes_on_and_finishes(interrupted: StudyDir) -> Non
     # What was interrupted trains what it would have trained.
     assert (rows[6].lr_schedule, rows[6].lr) == ("onecycle", 0.33291880508845567)
     assert (rows[7].lr_schedule, rows[7].lr) == ("constant", 0.10031744984949716)
+
+
+def test_the_bounds_of_an_old_study_stay_those_of_short_trainings(finished: StudyDir) -> None:
+    study_yaml = finished.study_yaml
+    study_yaml.write_text(study_yaml.read_text().replace("max_steps: 60\n", "max_steps: 60000\n"))
+    assert finished.read_record().config.range_test.training_steps == REFERENCE_STEPS

@@ -44,7 +44,7 @@ RUN = CLUSTER | {
 }
 OPTIONS = {
     "search": {"--set", "--num-trials", "--budget", "--max-steps"} | RUN,
-    "range-test": {"--set", "--from", "--json"} | RUN,
+    "range-test": {"--set", "--max-steps", "--from", "--json"} | RUN,
     "resume": {"--num-trials", "--budget"} | CLUSTER,
     "train": {"--set", "--trial", "--max-steps"} | RUN,
     "report": {"--terminal"},
@@ -253,6 +253,7 @@ def test_curves_without_an_answer_say_so_and_end_with_5_where_that_is_asked_for(
         (["--from", "none.csv"], "none.csv: cannot be read (No such file or directory); give a CSV file with"),
         (["--from", "space.yaml"], "space.yaml:1 lr: no such column"),
         (["space.yaml", "--from", str(CURVE)], "--from: reads curves and trains nothing; leave out SPACE and --set"),
+        (["--from", str(CURVE), "--max-steps", "0"], "max_steps (got 0) must be at least 1"),
         (["--from", str(CURVE), "--set", "seed=1"], "--from: reads curves and trains nothing; leave out SPACE and --s"),
     ],
 )

@@ -92,7 +92,7 @@ FIELDS = ", ".join(Config.model_fields)
         # unknown keys
         (6, "sed: 0", f"sed: is unknown; did you mean 'seed'?; allowed: {FIELDS}"),
         (6, "zzzz: 0", f"zzzz: is unknown; allowed: {FIELDS}"),
-        (7, "range_test: {lo: 1}", "range_test.lo: is unknown; did you mean 'low'?; allowed: low, high, steps, replicates, mode, stairs"),
+        (7, "range_test: {lo: 1}", "range_test.lo: is unknown; did you mean 'low'?; allowed: low, high, steps, replicates, mode, stairs, training_steps"),
         (8, "pruner: {min_step: 62}", "pruner.min_step: is unknown; did you mean 'min_steps'?; allowed: name, min_steps, reduction_factor"),
         (17, "        gama: {value: 0.5}", "parameters.lr_schedule.choices.step.gama: is no parameter of step; did you mean 'gamma'?; allowed: step_size, gamma, warmup, warmup_start"),
         (17, "        gamma: {minn: 1}", "parameters.lr_schedule.choices.step.gamma.minn: is unknown; did you mean 'min'?; allowed: value, values, min, max, distribution"),
@@ -199,6 +199,23 @@ def test_there_are_as_many_ramps_as_take_no_longer_than_a_training(
 ) -> None:
     config = parse_config({**base(), "max_steps": max_steps, "range_test": {"steps": 300, **given}})
     assert config.range_test.replicates == expected
+    assert parse_config(config.to_dict()) == config
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"max_steps": 5000}, 5000),
+        ({"max_steps": 5000, "range_test": {"training_steps": 900}}, 900),
+        ({"max_steps": 5000, "lengths": ["1/4", 1], "pruner": {"name": "none"}}, 600),
+        ({"max_steps": 400, "lengths": ["1/4", 1], "pruner": {"name": "none"}}, 400),
+    ],
+)
+def test_the_bounds_are_for_trainings_of_max_steps_but_where_trials_have_several_lengths(
+    fields: dict[str, Any], expected: int
+) -> None:
+    config = parse_config({**base(), **fields})
+    assert config.range_test.training_steps == expected
     assert parse_config(config.to_dict()) == config
 
 

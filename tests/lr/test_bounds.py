@@ -16,6 +16,7 @@ from tune_lr.lr.bounds import LRBounds, find_lr_bounds
 from tune_lr.lr.divergence import DivergenceDetector
 from tune_lr.lr.ramp import Ramp
 from tune_lr.lr.ramp_curve import smooth_curve
+from tune_lr.lr.training_length import REFERENCE_STEPS
 from tune_lr.store.measured_curve import read_curve
 
 LANDSCAPES = ROOT / "benchmarks" / "landscapes"
@@ -213,6 +214,20 @@ def test_a_schedule_that_is_lower_on_average_gets_a_higher_peak() -> None:
     peaks = [bounds.suggestion_for(factor) or 0.0 for factor in (1.0, 0.5, 0.2, 1e-9)]
     assert bounds.suggestion == peaks[0] < peaks[1] < peaks[2] < peaks[3] == bounds.high
     assert find_lr_bounds([noise_curve("normal", 0)]).suggestion_for(0.5) is None
+
+
+def test_longer_trainings_get_lower_bounds_and_a_wider_interval() -> None:
+    short, same, long = (find_lr_bounds([curve()], max_steps) for max_steps in (None, REFERENCE_STEPS, 60_000))
+    assert short == same
+    falls = [long.low / short.low, long.suggestion / short.suggestion, long.high / short.high]  # type: ignore[operator]
+    assert falls == pytest.approx([100**-0.6, 100**-0.4, 100**-0.2])
+    assert long.suggestion_interval[0] < short.suggestion_interval[0]  # type: ignore[index]
+    assert f"{long.low:.2g} to {long.high:.2g} in trainings of 60,000 steps" in long.reason
+
+
+def test_bounds_for_a_training_without_steps_are_refused() -> None:
+    with pytest.raises(InputError, match=r"max_steps \(got 0\) must be at least 1"):
+        find_lr_bounds([curve()], 0)
 
 
 @pytest.mark.parametrize("factor", [0.0, -1.0, 1.01, math.nan])

@@ -76,8 +76,11 @@ def _add_range_test(commands: "Commands") -> None:
         metavar="FILE",
         help="read curves measured elsewhere instead: CSV with the columns step, lr, loss; a file a replicate",
     )
+    parser.add_argument(
+        "--max-steps", type=int, metavar="N", help="optimizer steps of the training that the bounds are for"
+    )
     parser.add_argument("--json", action="store_true", help="print the bounds as JSON, and nothing else on stdout")
-    parser.set_defaults(run=range_test.run, phases=("range_test",), num_trials=None, max_steps=None)
+    parser.set_defaults(run=range_test.run, phases=("range_test",), num_trials=None)
 
 
 def _add_resume(commands: "Commands") -> None:

@@ -7,6 +7,7 @@ from tune_lr.config.model import Config
 from tune_lr.config.parameters import Distribution
 from tune_lr.config.phases import MOST_REPLICATES, Confirm
 from tune_lr.config.training import Optimizer
+from tune_lr.lr.training_length import REFERENCE_STEPS
 
 # The ramps of a ladder whose number is not said take at most this part of a full training: what they show is shown by
 # short trainings too.
@@ -17,7 +18,15 @@ STAIRS = 30
 
 def with_defaults(config: Config) -> Config:
     """Return the configuration with the fields filled in that were left out and follow from others."""
-    for fill_in in (_with_base, _with_min_steps, _with_lengths, _with_replicates, _with_stairs, _with_plateau_mode):
+    for fill_in in (
+        _with_base,
+        _with_min_steps,
+        _with_lengths,
+        _with_replicates,
+        _with_stairs,
+        _with_training_steps,
+        _with_plateau_mode,
+    ):
         config = fill_in(config)
     return config
 
@@ -86,6 +95,15 @@ def _with_stairs(config: Config) -> Config:
         return config
     ramp = ramp.model_copy(update={"stairs": min(STAIRS, ramp.steps)})
     return config.model_copy(update={"range_test": ramp})
+
+
+def _with_training_steps(config: Config) -> Config:
+    """Fill in the length of the trainings that the LR bounds are for."""
+    ramp = config.range_test
+    if ramp.training_steps is not None:
+        return config
+    steps = min(config.max_steps, REFERENCE_STEPS) if config.ladder else config.max_steps
+    return config.model_copy(update={"range_test": ramp.model_copy(update={"training_steps": steps})})
 
 
 def _with_plateau_mode(config: Config) -> Config:

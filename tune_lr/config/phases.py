@@ -54,6 +54,9 @@ class RangeTest(Model):
 
     If `replicates` is not given, `parse_config` fills in 3, or as many as together take no longer than one training.
     A staircase holds `stairs` LRs. If they are not given, `parse_config` fills in 30, or `steps` where that is less.
+    The bounds are for trainings of `training_steps` optimizer steps. If they are not given, `parse_config` fills in
+    `max_steps`. Where trials have several lengths it fills in at most REFERENCE_STEPS: the model of the search then
+    carries the bounds over to each length.
     """
 
     low: float = Field(default=1e-5, gt=0)
@@ -62,6 +65,7 @@ class RangeTest(Model):
     replicates: Count = MOST_REPLICATES
     mode: Literal["exponential", "linear", "staircase"] = "exponential"
     stairs: Annotated[int, Field(ge=2, le=10**9)] | None = None
+    training_steps: Count | None = None
 
 
 class Sampler(Model):

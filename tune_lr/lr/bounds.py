@@ -6,7 +6,8 @@ the training loss of every step. `find_lr_bounds` reads one or more such curves 
 1. every curve is cut at its divergence (`divergence`), and has a distance at each step (`ramp_curve`);
 2. the curves are pooled into one by the median over the replicates at each LR (`ramp_curve`);
 3. the landmarks are read off the pooled curve (`landmarks`): where most of the fall is made, where the loss turns up;
-4. low, high and suggestion are multiples of the landmarks (this module; docs/range_test.md says how they were found).
+4. low, high and suggestion are multiples of the landmarks (this module; docs/range_test.md says how they were found);
+5. for a training of many more steps they are lowered (`training_length`).
 
 The answer does not change when the losses are multiplied by a positive number or shifted, and it moves with the scale
 of the LR. The exception is a loss beyond `divergence.OVERFLOW`, which counts as infinite.
@@ -36,6 +37,13 @@ from numpy.typing import ArrayLike
 from tune_lr.errors import InputError
 from tune_lr.lr.landmarks import Landmarks, find_landmarks
 from tune_lr.lr.ramp_curve import RampCurve, cut_at_divergence, parse_curve, pool
+from tune_lr.lr.training_length import (
+    HIGH_POWER,
+    LOW_POWER,
+    REFERENCE_STEPS,
+    SUGGESTION_POWER,
+    relative_length,
+)
 
 Interval = tuple[float, float]
 
@@ -134,8 +142,11 @@ class _Figures(NamedTuple):
     high: float
 
 
-def find_lr_bounds(curves: Sequence[tuple[ArrayLike, ArrayLike]]) -> LRBounds:
+def find_lr_bounds(curves: Sequence[tuple[ArrayLike, ArrayLike]], max_steps: int | None = None) -> LRBounds:
     """Read K >= 1 range-test curves, replicates of the same ramp with other seeds, into bounds for the peak LR.
+
+    The bounds are for trainings of `max_steps` optimizer steps. Without that number they are for trainings of at most
+    REFERENCE_STEPS.
 
     A curve is a pair (lr, loss) of 1-D arrays of equal length, one entry per step. Curves may differ in length: each
     ends where its ramp was stopped, with the step that diverged as its last. A loss that is not finite ends its curve.
@@ -145,11 +156,14 @@ def find_lr_bounds(curves: Sequence[tuple[ArrayLike, ArrayLike]]) -> LRBounds:
     falling, or flat, at the ramp's end, so that there is no upper bound); "diverged_at_start" (diverged in the first
     steps, before anything fell). `low` and `high` may lie beyond the ramp's own ends.
 
-    Raises InputError for no curves, an empty curve, shapes that differ or are not 1-D, and LRs that are not positive
-    and finite or that fall. Equal neighbours are allowed, as in a staircase.
+    Raises InputError for no curves, a `max_steps` below 1, an empty curve, shapes that differ or are not 1-D, and LRs
+    that are not positive and finite or that fall. Equal neighbours are allowed, as in a staircase.
     """
     if len(curves) == 0:
         raise InputError("curves (got none) must hold at least one range-test curve")
+    if max_steps is not None and max_steps < 1:
+        raise InputError(f"max_steps (got {max_steps}) must be at least 1")
+    length = relative_length(max_steps)
     replicates = [cut_at_divergence(*parse_curve(lrs, losses, index)) for index, (lrs, losses) in enumerate(curves)]
     if len(replicates) == 1:
         pooled = replicates[0]
@@ -165,19 +179,19 @@ def find_lr_bounds(curves: Sequence[tuple[ArrayLike, ArrayLike]]) -> LRBounds:
         high=None,
         suggestion=None,
         status=landmarks.status,
-        reason=_reason(landmarks, pooled),
+        reason=_reason(landmarks, pooled, length),
         replicates=len(replicates),
         fallen_lrs=tuple(each.fallen for each in with_fall),
         divergence_lrs=tuple(each.divergence_lr for each in replicates if each.divergence_lr is not None),
     )
     if landmarks.status != "ok":
         return bounds
-    figures = _figures(landmarks)
+    figures = _figures(landmarks, length)
     if landmarks.edge is not None:
         whole = figures.low, figures.high
         intervals = whole, whole, whole
     else:
-        intervals = _intervals(landmarks, with_fall, pooled)
+        intervals = _intervals(landmarks, with_fall, pooled, length)
     return replace(
         bounds,
         **figures._asdict(),
@@ -188,8 +202,21 @@ def find_lr_bounds(curves: Sequence[tuple[ArrayLike, ArrayLike]]) -> LRBounds:
     )
 
 
-def _figures(landmarks: Landmarks) -> _Figures:
-    """Return low, suggestion and high for landmarks with the status "ok"."""
+def _figures(landmarks: Landmarks, length: float) -> _Figures:
+    """Return low, suggestion and high for landmarks with the status "ok".
+
+    `length` is that of the training in units of REFERENCE_STEPS, at least 1.
+    """
+    at_reference = _figures_at_reference(landmarks)
+    return _Figures(
+        low=at_reference.low * math.pow(length, -LOW_POWER),
+        suggestion=at_reference.suggestion * math.pow(length, -SUGGESTION_POWER),
+        high=at_reference.high * math.pow(length, -HIGH_POWER),
+    )
+
+
+def _figures_at_reference(landmarks: Landmarks) -> _Figures:
+    """Return low, suggestion and high for trainings of at most REFERENCE_STEPS."""
     if landmarks.edge is not None:
         low, suggestion, high = (multiple * landmarks.edge for multiple in FROM_DIVERGENCE)
         return _Figures(low, suggestion, high)
@@ -202,7 +229,7 @@ def _figures(landmarks: Landmarks) -> _Figures:
 
 
 def _intervals(
-    landmarks: Landmarks, of_replicates: Sequence[Landmarks], pooled: RampCurve
+    landmarks: Landmarks, of_replicates: Sequence[Landmarks], pooled: RampCurve, length: float
 ) -> tuple[Interval, Interval, Interval]:
     """Return the ranges of low, suggestion and high over repeated readings; see `LRBounds`.
 
@@ -216,17 +243,17 @@ def _intervals(
     if not repeated:
         # Nothing could be read a second time. All that is known is the basin.
         repeated = [replace(landmarks, fallen=end) for end in landmarks.basin]
-    low, suggestion, high = zip(*map(_figures, (landmarks, *repeated)), strict=True)
+    low, suggestion, high = zip(*(_figures(each, length) for each in (landmarks, *repeated)), strict=True)
     return (min(low), max(low)), (min(suggestion), max(suggestion)), (min(high), max(high))
 
 
-def _reason(landmarks: Landmarks, curve: RampCurve) -> str:
+def _reason(landmarks: Landmarks, curve: RampCurve, length: float) -> str:
     """Return one sentence: what the pooled curve shows, and what to do."""
     first = curve.start_lr
     last = float(curve.lrs[-1]) if len(curve.lrs) else first
     status = landmarks.status
     if status == "ok":
-        return _reason_for_bounds(landmarks, curve)
+        return _reason_for_bounds(landmarks, curve, length)
     if status == "no_divergence":
         return (
             f"the loss has not turned up by the end of the ramp, LR {last:.2g}: "
@@ -243,20 +270,20 @@ def _reason(landmarks: Landmarks, curve: RampCurve) -> str:
     )
 
 
-def _reason_for_bounds(landmarks: Landmarks, curve: RampCurve) -> str:
+def _reason_for_bounds(landmarks: Landmarks, curve: RampCurve, length: float) -> str:
     """Return the reason where there are bounds."""
-    low, _, high = _figures(landmarks)
+    low, _, high = _figures(landmarks, length)
+    search = f"search the peak LR from {low:.2g} to {high:.2g}"
+    if length > 1:
+        search += f" in trainings of {round(length * REFERENCE_STEPS):,} steps"
     if landmarks.edge is not None:
         return (
             f"the loss does not fall far enough beyond its noise to be read, and diverges at {landmarks.edge:.2g}: on "
-            f"that alone, search the peak LR from {low:.2g} to {high:.2g}, or take more steps"
+            f"that alone, {search}, or take more steps"
         )
     below, above = landmarks.basin
     end = "rises again" if curve.divergence_lr is None else f"diverges at {curve.divergence_lr:.2g}"
-    reason = (
-        f"the loss is lowest at LRs from {below:.2g} to {above:.2g} and {end}: "
-        f"search the peak LR from {low:.2g} to {high:.2g}"
-    )
+    reason = f"the loss is lowest at LRs from {below:.2g} to {above:.2g} and {end}: {search}"
     steps_below = int(np.searchsorted(curve.lrs, below))
     if steps_below < FEW_STEPS:
         reason += (

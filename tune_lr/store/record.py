@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tune_lr.lr.training_length import REFERENCE_STEPS
+
 if TYPE_CHECKING:
     from tune_lr.config.model import Config
 
@@ -57,7 +59,15 @@ class StudyRecord:
             created=str(data.get("created", "")),
             python_path=tuple(data["python_path"]),
             phases=tuple(data["phases"]),
-            config=parse_config(data["config"], source=source),
+            config=parse_config(_with_reference_bounds(data["config"]), source=source),
             packages=data["packages"],
             hardware=data["hardware"],
         )
+
+
+def _with_reference_bounds(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a recorded configuration, with the bounds of studies that were made before they depended on the length."""
+    ramp = config.get("range_test")
+    if not isinstance(ramp, dict) or "training_steps" in ramp:
+        return config
+    return {**config, "range_test": {**ramp, "training_steps": REFERENCE_STEPS}}

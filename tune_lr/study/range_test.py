@@ -96,13 +96,20 @@ class RangeTest:
             complete = [row for row in self._rows_of(combination, ramp) if row.state == "complete"]
             curves = [self._curve(row) for row in complete]
             if curves:
-                bounds = find_lr_bounds([(curve["lr"], curve["loss"]) for curve in curves])
+                bounds = find_lr_bounds(
+                    [(curve["lr"], curve["loss"]) for curve in curves], self._training_steps(combination)
+                )
                 self.bounds[combination] = bounds
                 entries.append(self._entry(combination, bounds, complete))
         if self.own_bounds is not None:
             others = {"combinations": entries} if len(self._config.combinations) > 1 else {}
             write_json(self._directory.bounds_json, {**self.own_bounds.to_dict(), **others})
         return self.bounds
+
+    def _training_steps(self, combination: Combination) -> int | None:
+        """Return the length of the trainings that the bounds of a combination are for."""
+        steps = self._config.range_test.training_steps
+        return None if steps is None else self._config.steps_of(steps, combination.batch_size)
 
     def conclude(self, strict: bool) -> bool:
         """Read the bounds off the finished ramps; return False where wider ramps have to run first.

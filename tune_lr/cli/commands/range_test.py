@@ -57,7 +57,7 @@ def _read_curves(options: Namespace) -> int:
 
     if options.space != DEFAULT_SPACE or options.set:
         raise InputError("--from: reads curves and trains nothing; leave out SPACE and --set")
-    bounds = find_lr_bounds([read_curve(Path(file)) for file in options.curves])
+    bounds = find_lr_bounds([read_curve(Path(file)) for file in options.curves], options.max_steps)
     if options.json:
         print(json.dumps(bounds.to_dict(), indent=2, allow_nan=False))
     elif bounds.status != "ok":
