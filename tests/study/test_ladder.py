@@ -134,6 +134,7 @@ def test_a_prediction_says_everywhere_that_nothing_was_trained_in_full(tmp_path:
     assert "tune-lr train" in shown
     assert "nothing is trained at full length, so the answer is a prediction" in shown
     assert "from 1.32x up the study runs one" in shown
+    assert "about 5 of 1/16, 2 of 1/4 are expected (an estimate)" in shown
     page = directory.report_html.read_text()
     assert "(predicted)" in page
     assert "This is a prediction from shorter trainings" in page
@@ -149,6 +150,22 @@ def test_what_is_predicted_can_be_trained_at_full_length(tmp_path: Path) -> None
     assert config.max_steps == FULL
     assert (config.fixed[0].lr_schedule, config.fixed[0].lr) == (answer.chosen.lr_schedule, answer.chosen.lr)
     assert config.fixed[0].label == "study predicted"
+
+
+@pytest.mark.parametrize("budget", ["0.8x", "2x", "4x"])
+def test_the_plan_says_about_how_many_trials_of_each_length_there_will_be(tmp_path: Path, budget: str) -> None:
+    config = ladder_config(budget=budget)
+    planned = plan(config)
+    lengths = [row.length for row in finished(tmp_path / "study", config).rows()]
+    assert sum(each.trials * each.steps for each in planned.lengths) <= 1.25 * float(budget[:-1]) * FULL
+    for each in planned.lengths[:-1]:
+        assert lengths.count(each.length) / 3 <= each.trials <= 3 * max(1, lengths.count(each.length))
+    assert planned.lengths[-1].trials == min(1, lengths.count(1.0))
+    assert planned.trials == sum(each.trials for each in planned.lengths)
+
+
+def test_a_plan_of_several_lengths_keeps_to_the_number_of_trials() -> None:
+    assert plan(ladder_config(num_trials=6)).trials <= 6
 
 
 def test_a_larger_budget_turns_the_prediction_into_a_training(tmp_path: Path) -> None:

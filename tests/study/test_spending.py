@@ -165,6 +165,17 @@ def test_a_budget_of_trainings_counts_what_has_ended_and_what_runs(tmp_path: Pat
     assert not keeper.holds(1, 2)
 
 
+def test_a_trial_of_a_ladder_counts_by_its_length_and_not_as_a_full_training(tmp_path: Path) -> None:
+    ladder = {"max_steps": 640, "lengths": [1 / 16, 1 / 4, 1], "pruner": {"name": "none"}, "confirm": {"top": 0}}
+    parts = parts_of(tmp_path / "s", budgeted("0.5x", **ladder, sampler={"name": "gp"}))
+    keeper = keeper_of(parts)
+    assert keeper.holds_a_trial()
+    parts.add("search", searched(0), steps=280)
+    assert keeper.holds_a_trial()  # the 40 steps that are left are a trial of the shortest length
+    parts.add("search", searched(1), steps=1)
+    assert not keeper.holds_a_trial()
+
+
 def test_a_budget_of_time_counts_rounds_of_as_many_trainings_as_there_are_slots(tmp_path: Path) -> None:
     clock = Held()
     parts = parts_of(tmp_path / "s", budgeted("20s"))

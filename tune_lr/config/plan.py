@@ -10,14 +10,28 @@ from tune_lr.config.model import Config
 from tune_lr.records.phases import PHASES
 from tune_lr.records.steps import steps_weight
 
+# How a budget divides into the shorter lengths of a ladder: each has a share proportional to this power of the length.
+# Simulated ladders of 3 and 4 lengths divide it about so (budgets of 0.8x to 4x); the model decides in the end.
+SHARE_POWER = 0.25
+
+
+@dataclass(frozen=True)
+class PlannedLength:
+    """One length of a ladder, and how many trials of it are expected, which is an estimate."""
+
+    length: float  # a fraction of `max_steps`
+    steps: int  # of one trial
+    trials: int
+
 
 @dataclass(frozen=True)
 class Plan:
     """Numbers of trials, and of optimizer steps at most.
 
     `ramp_steps` is the mean over the ramps. `trials` counts those of the search, fixed configurations included; with a
-    budget of full trainings, or with a ladder, there are at least so many. Where batch sizes are searched, steps are in
-    batches of the study's own size, and those of other sizes count by their samples.
+    budget of full trainings there are at least so many, and with a ladder that is an estimate. Where batch sizes are
+    searched, steps are in batches of the study's own size, and those of other sizes count by their samples. `lengths`
+    has those of a ladder, the short ones first; it is empty where all trials are full trainings.
     """
 
     ramps: int
@@ -26,6 +40,17 @@ class Plan:
     confirmations: int
     max_steps: int
     budget: Budget | None = None
+    lengths: tuple[PlannedLength, ...] = ()
+
+    @property
+    def trial_steps(self) -> int:
+        """The optimizer steps of one search trial: at most, or with a ladder the mean that is expected."""
+        trials = sum(planned.trials for planned in self.lengths)
+        return (
+            round(sum(planned.trials * planned.steps for planned in self.lengths) / trials)
+            if trials
+            else self.max_steps
+        )
 
     @property
     def steps(self) -> int:
@@ -53,11 +78,33 @@ def plan(config: Config, phases: Sequence[str] = PHASES) -> Plan:
         finalists, seeds = planned_confirmation(config, ramps * ramp_steps)
         confirmations = finalists * seeds
         trials = min(trials, (int(budget.trainings * full) - ramps * ramp_steps) // full - confirmations)
-        if config.ladder:
-            trials = len(config.fixed) + min(config.num_trials, len(config.ladder))
+    lengths: tuple[PlannedLength, ...] = ()
+    if config.ladder and config.num_trials and "search" in phases:
+        lengths = planned_lengths(config, ramps * ramp_steps)
+        trials = len(config.fixed) + sum(planned.trials for planned in lengths)
     if "search" not in phases:
         trials, confirmations = 0, 0
-    return Plan(ramps, ramp_steps, trials, confirmations, full, budget)
+    return Plan(ramps, ramp_steps, trials, confirmations, full, budget, lengths)
+
+
+def planned_lengths(config: Config, ramp_steps: int) -> tuple[PlannedLength, ...]:
+    """Return how many trials of each length of a ladder are expected, where the ramps take so many steps in all.
+
+    That is an estimate: which length comes next is decided by what each is expected to gain for its cost.
+    """
+    full = config.max_steps
+    room = steps_for_the_ladder(config, ramp_steps)
+    final = int(ends_at_full_length(config, room))
+    shares = [length**SHARE_POWER for length in config.ladder[:-1]]
+    wanted = [(room - final * full) * share / sum(shares) for share in shares]
+    steps = [steps_of_length(length, full) for length in config.ladder[:-1]]
+    counts = [max(1.0, part / each) for part, each in zip(wanted, steps, strict=True)]
+    scale = min(1.0, max(1, config.num_trials - final) / sum(counts))
+    short = [
+        PlannedLength(length, each, max(1, round(scale * count)))
+        for length, each, count in zip(config.ladder[:-1], steps, counts, strict=True)
+    ]
+    return (*short, PlannedLength(1.0, full, final))
 
 
 def planned_confirmation(config: Config, ramp_steps: int) -> tuple[int, int]:

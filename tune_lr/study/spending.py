@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tune_lr.config.budget import confirmation_within
+from tune_lr.config.lengths import steps_of_length
 from tune_lr.config.model import Config
 from tune_lr.config.plan import planned_confirmation
 from tune_lr.records.phases import PHASES
@@ -55,7 +56,12 @@ class BudgetKeeper:
         self._journal.ledger("search").set_user_attr("closed", self._closed)
 
     def holds_a_trial(self) -> bool:
-        """Return whether the budget holds one more search trial, and the confirmation after it."""
+        """Return whether the budget holds one more search trial, and the confirmation after it.
+
+        With a ladder that is a trial of the shortest length.
+        """
+        if self._config.ladder:
+            return self.steps_left() >= steps_of_length(self._config.ladder[0], self._config.max_steps)
         finalists, seeds = self.confirmation()
         return self.holds(1, finalists * seeds)
 

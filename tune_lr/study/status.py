@@ -141,8 +141,8 @@ def _count_trials(standing: _Standing, planned: Plan) -> dict[str, PhaseStatus]:
 
 
 def _full_steps(planned: Plan) -> dict[str, int]:
-    """Return the steps of one whole trial of each phase."""
-    return {"range_test": planned.ramp_steps, "search": planned.max_steps, "confirm": planned.max_steps}
+    """Return the steps of one whole trial of each phase, with trials of several lengths their mean."""
+    return {"range_test": planned.ramp_steps, "search": planned.trial_steps, "confirm": planned.max_steps}
 
 
 def _seconds_left(

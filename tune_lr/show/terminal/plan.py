@@ -10,7 +10,7 @@ from rich.text import Text
 
 from tune_lr.config.hardware import Node
 from tune_lr.config.ladder import budget_of, least_steps
-from tune_lr.config.lengths import length_text, steps_of_length
+from tune_lr.config.lengths import length_text
 from tune_lr.config.model import UNLIMITED, Config
 from tune_lr.config.optimizers import range_test_caveat
 from tune_lr.config.plan import Plan, ends_at_full_length, planned_confirmation, steps_for_the_ladder
@@ -132,22 +132,27 @@ def _length_lines(config: Config, plan: Plan) -> list[_Line]:
     if not (plan.trials and config.num_trials):
         return []
     full = config.max_steps
-    ladder = config.ladder
-    if not ladder:
+    if not plan.lengths:
         return []
-    costs = [f"{length_text(length)}: {steps_of_length(length, full):,} steps ({length:.2g}x)" for length in ladder]
     ramp_steps = plan.ramps * plan.ramp_steps
-    first = ramp_steps + sum(steps_of_length(length, full) for length in ladder[:-1])
+    short = [planned for planned in plan.lengths if planned.length < 1]
+    counts = ", ".join(f"{planned.trials} of {length_text(planned.length)}" for planned in short)
+    costs = ", ".join(f"{length_text(planned.length)}: {planned.steps:,} steps" for planned in plan.lengths)
+    trained = sum(planned.trials * planned.steps for planned in short) / full
+    first = ramp_steps + short[0].trials * short[0].steps
     last = "the last trial is a full training of the best that is predicted; its weights are kept"
     if not ends_at_full_length(config, steps_for_the_ladder(config, ramp_steps)):
-        last = (
-            f"nothing is trained at full length, so the answer is a prediction; a full training costs {full:,} steps,"
-        )
-        last += f" and from {budget_of(least_steps(config) + full, config)} up the study runs one"
+        enough = budget_of(least_steps(config) + full, config)
+        last = "nothing is trained at full length, so the answer is a prediction; "
+        last += f"a full training costs {full:,} steps, and from {enough} up the study runs one"
     return [
-        ("lengths", ", ".join(costs)),
+        ("lengths", costs),
+        (
+            "",
+            f"about {counts} are expected (an estimate), {trained:.2g}x in all; ramps: up to {ramp_steps / full:.2g}x",
+        ),
         ("", "short trials are complete short trainings, and predict the full one"),
-        ("", f"the first prediction comes after about {first:,} steps: ramps and a trial of each shorter length"),
+        ("", f"a usable prediction stands after about {first:,} steps ({first / full:.2g}x); later ones are sharper"),
         ("", last),
     ]
 

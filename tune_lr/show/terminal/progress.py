@@ -166,7 +166,7 @@ class Progress(Observer):
         """Return what is left of this phase and of those that follow it."""
         plan = self._plan
         trials = {"search": plan.trials, "confirm": plan.confirmations}
-        full = plan.ramp_steps if self._phase == "range_test" else plan.max_steps
+        full = {"range_test": plan.ramp_steps, "search": plan.trial_steps}.get(self._phase, plan.max_steps)
         running = sum(self._comparable(trial, step) for trial, step in self._running.values())
         to_come = self._total - len(self._steps_of_ended)
         later = PHASES[PHASES.index(self._phase) + 1 :]
