@@ -96,13 +96,17 @@ class World:
         nearest = trained[np.abs(np.log(self.landscape.lrs[trained] / lr)).argmin()]
         return self.landscape.curve(name, length, int(nearest), seed)
 
-    def range_test(self, repetition: int) -> tuple[LRBounds, float]:
-        """Return what a few ramps say, and what they cost in full trainings."""
+    def ramp_curves(self, repetition: int) -> list[tuple[Array, Array]]:
+        """Return the LRs and losses of a few ramps, each up to the step that diverged."""
         rows = self.ramps[np.random.default_rng(repetition).choice(len(self.ramps), REPLICATES, replace=False)]
         ends = [DivergenceDetector().update(row.tolist()) for row in rows]
         steps = [len(row) if end is None else end + 1 for row, end in zip(rows, ends, strict=True)]
-        bounds = find_lr_bounds([(RAMPS["tune_lr"][:n], row[:n]) for n, row in zip(steps, rows, strict=True)])
-        return bounds, sum(steps) / self.steps
+        return [(RAMPS["tune_lr"][:n], row[:n]) for n, row in zip(steps, rows, strict=True)]
+
+    def range_test(self, repetition: int) -> tuple[LRBounds, float]:
+        """Return what a few ramps say of short trainings, and what they cost in full trainings."""
+        curves = self.ramp_curves(repetition)
+        return find_lr_bounds(curves), sum(len(lrs) for lrs, _ in curves) / self.steps
 
     def prior(self, bounds: LRBounds) -> LRPrior:
         """Return what the ramps say of the LR: for a training that is as long as a ramp."""

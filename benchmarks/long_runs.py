@@ -27,6 +27,7 @@ import numpy as np
 import llama124m
 from long_rivals import FULL, RIVALS, World, best_of_the_shortest, straight_lines
 from longrun.landscape import IN_VIEW, JUDGES, LENGTHS, names
+from tune_lr.lr.bounds import find_lr_bounds
 from tune_lr.study.length_model import Forecast, Observation, fit, forecast, propose
 
 Points = list[tuple[float, float]]  # trainings spent so far, and the regret of what is named then
@@ -113,15 +114,46 @@ def knowing(world: World) -> dict[str, Result]:
     }
 
 
-def by_the_range_test(world: World, repetition: int) -> Iterator[float]:
-    """Yield what the LR that the range test alone suggests costs, for every schedule and length."""
-    bounds, _ = world.range_test(repetition)
-    prior = world.prior(bounds)
+@dataclass(frozen=True)
+class Suggested:
+    """What the range test alone says of one schedule at one length, against the landscape.
+
+    `cost` is by how much the suggested peak is worse than the schedule's best; `held`, whether the bounds hold an LR
+    within 2 % of it; `decades`, how wide they are.
+    """
+
+    cost: float
+    held: bool
+    decades: float
+
+
+def by_the_range_test(world: World, repetition: int, knows_length: bool) -> Iterator[Suggested]:
+    """Yield what the range test alone says, for every schedule and length; with or without the training's length."""
+    curves = world.ramp_curves(repetition)
     for length in LENGTHS:
-        at_length = forecast(fit([], prior, world.steps), list(world.schedules.values()), length=length / FULL)
-        for one in at_length.schedules:
-            name, best = one.schedule.name, world.landscape.best(one.schedule.name, length)
-            yield max(world.landscape.mean(name, length, one.lr) / best.loss - 1, 0.0)
+        bounds = find_lr_bounds(curves, world.landscape.steps[length] if knows_length else None)
+        for name, schedule in world.schedules.items():
+            peak = bounds.suggestion_for(float(np.mean(schedule.curve)))
+            if peak is None or bounds.low is None or bounds.high is None:
+                yield Suggested(math.nan, False, math.inf)
+                continue
+            best = world.landscape.best(name, length).loss
+            inside = [world.landscape.mean(name, length, lr) for lr in np.geomspace(bounds.low, bounds.high, 25)]
+            cost = max(world.landscape.mean(name, length, peak) / best - 1, 0.0)
+            yield Suggested(cost, min(inside) <= 1.02 * best, math.log10(bounds.high / bounds.low))
+
+
+def print_range_test(suggested: Mapping[str, Sequence[Suggested]]) -> None:
+    """Print a table of what the range test alone says, over all workloads, lengths and schedules."""
+    print("\nThe range test alone, for every schedule at x1 to x64\n")
+    print("| bounds are | suggestion, median | 90 of 100 | worst | no suggestion | bounds hold | decades, median |")
+    print("|" + "---|" * 7)
+    for title, found in suggested.items():
+        costs = np.array([each.cost for each in found])
+        cells = [percent(value) for value in (*np.nanquantile(costs, [0.5, 0.9]), np.nanmax(costs))]
+        cells += [percent(float(np.isnan(costs).mean())), percent(float(np.mean([each.held for each in found])))]
+        cells += [f"{np.median([each.decades for each in found]):.2f}"]
+        print(f"| {title} | {' | '.join(cells)} |")
 
 
 def percent(value: float) -> str:
@@ -149,7 +181,7 @@ def compare(workloads: Sequence[str], repetitions: int) -> None:
     found: dict[str, list[list[Result]]] = {title: [] for title in BUDGETS}
     traces: dict[str, list[list[Points]]] = {rival: [] for rival in RIVALS}
     knows: dict[str, list[Result]] = {}
-    suggested: list[float] = []
+    suggested: dict[str, list[Suggested]] = {"for short trainings": [], "for each length": []}
     for name in workloads:
         world = World.load(name)
         print(f"\n{name}, {world.steps} steps\n\n{HEADER}")
@@ -162,7 +194,9 @@ def compare(workloads: Sequence[str], repetitions: int) -> None:
         for title, result in knowing(world).items():
             knows.setdefault(title, []).append(result)
             print(row(title, [result.regret], result.lr_costs))
-        suggested += [cost for repetition in range(repetitions) for cost in by_the_range_test(world, repetition)]
+        for (_, entries), knows_length in zip(suggested.items(), (False, True), strict=True):
+            for repetition in range(repetitions):
+                entries.extend(by_the_range_test(world, repetition, knows_length))
     print(f"\nAll {len(workloads)} workloads\n\n{HEADER}")
     for title, results_by_workload in found.items():
         print(our_row(title, [result for results in results_by_workload for result in results]))
@@ -173,8 +207,8 @@ def compare(workloads: Sequence[str], repetitions: int) -> None:
     for title, results in knows.items():
         costs = [cost for result in results for cost in result.lr_costs]
         print(row(title, [result.regret for result in results], costs))
-    print(row("range test alone, at every length", [math.nan], suggested))
     needed_by_rivals(found, traces)
+    print_range_test(suggested)
 
 
 def needed_by_rivals(found: Mapping[str, list[list[Result]]], traces: Mapping[str, list[list[Points]]]) -> None:
