@@ -177,6 +177,6 @@ def read_study(path: str | Path) -> StudyResult:
 def _console(progress: bool) -> "Console | None":
     if not progress:
         return None
-    from rich.console import Console
+    from tune_lr.show.output import safe_console
 
-    return Console(file=sys.stdout)  # this one, whatever is put in its place later
+    return safe_console(sys.stdout)

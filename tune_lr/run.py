@@ -47,7 +47,7 @@ def run(
                 end_at_once("the Ray cluster was lost", ResourceError.exit_code, directory)
 
             with (
-                directory.driver_log.open("a") as log,
+                directory.driver_log.open("a", encoding="utf-8", errors="replace") as log,
                 redirect_stdout(log),  # Ray prints what befalls a worker; whoever shows progress holds the old one
                 cluster.connected(address, task.python_path),
                 cluster.head_watched(cluster_lost),

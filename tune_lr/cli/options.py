@@ -43,6 +43,6 @@ def session_of(options: Namespace) -> "Session":
 
 def make_console() -> "Console":
     """Return a console on the stdout of this moment, whatever takes its place later."""
-    from rich.console import Console
+    from tune_lr.show.output import safe_console
 
-    return Console(file=sys.stdout)
+    return safe_console(sys.stdout)

@@ -73,7 +73,7 @@ def startable_nodes(present: Mapping[str, int], config_file: Path = AUTOSCALER_C
     Tests: test_ray_itself_looks_for_the_autoscaler_in_that_file, test_a_node_says_as_which_type_it_was_started.
     """
     try:
-        config = json.loads(config_file.expanduser().read_text())
+        config = json.loads(config_file.expanduser().read_text(encoding="utf-8"))
         types, head, most_workers = config["available_node_types"], config["head_node_type"], config["max_workers"]
     except (OSError, ValueError, KeyError, TypeError):
         return []

@@ -21,19 +21,19 @@ Curve = dict[str, list[float]]  # columns by their names; NaN where nothing was 
 
 def start_curve(path: Path, columns: Sequence[str]) -> None:
     """Begin a curve anew, with its header alone."""
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerow(columns)
 
 
 def append_points(path: Path, points: Iterable[Sequence[float | None]]) -> None:
     """Append points, each with its figures in the order of the file's columns. None is left empty."""
-    with path.open("a", newline="") as file:
+    with path.open("a", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([cell(value) for value in point] for point in points)
 
 
 def cut_curve(path: Path, step: int) -> None:
     """Leave the points up to `step`, from which an interrupted trial goes on."""
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         header, *lines = _whole_lines(file)
     with replacing(path) as file:
         file.writelines([header, *(line for line in lines if int(line.partition(",")[0]) <= step)])
@@ -42,7 +42,7 @@ def cut_curve(path: Path, step: int) -> None:
 def read_curve(path: Path) -> Curve:
     """Return a curve's columns by their names. Raises ResourceError where the file is no curve."""
     try:
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             reader = csv.reader(_whole_lines(file))
             header = next(reader, None)
             if header is None:

@@ -25,7 +25,7 @@ def replacing(path: Path) -> Iterator[IO[str]]:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("w", newline="") as file:
+        with temporary.open("w", newline="", encoding="utf-8") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -60,7 +60,7 @@ def write_yaml(path: Path, value: Mapping[str, Any]) -> None:
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return the mapping in a YAML file. Raises ResourceError where there is none."""
     try:
-        value = yaml.safe_load(path.read_text())
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ResourceError(f"{path}: there is no such file; is {path.parent} a study directory?") from None
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
@@ -79,7 +79,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Return the mapping in a JSON file. Raises OSError or ValueError where there is none."""
-    value = json.loads(path.read_text())
+    value = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(value, dict):
         raise ValueError(f"{path}: no mapping")
     return value

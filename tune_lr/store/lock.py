@@ -17,7 +17,7 @@ SOMEBODY = "another process"
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock file of a study for this process. Raises ResourceError where another process holds it."""
-    with path.open("a+") as file:
+    with path.open("a+", encoding="utf-8") as file:
         deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
@@ -38,7 +38,7 @@ def locked(path: Path) -> Iterator[None]:
 def holder(path: Path) -> str | None:
     """Return who holds the lock file, as "process 12 on host"; None where nobody does."""
     try:
-        with path.open() as file:
+        with path.open(encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except OSError:

@@ -31,7 +31,7 @@ def write_rows(path: Path, rows: Sequence[TrialRow]) -> None:
 
 def read_rows(path: Path) -> list[TrialRow]:
     """Return the rows of the table, in its order. Raises OSError where there is no such file."""
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         return [_row(record) for record in csv.DictReader(file)]
 
 

@@ -27,12 +27,12 @@ class Uploads:
 
     def add(self, run: Uploaded) -> None:
         """Write down that the server has the run."""
-        with self._path.open("a") as file:
+        with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"server": server_url(), **run._asdict()}) + "\n")
 
     def __iter__(self) -> Iterator[Uploaded]:
         with suppress(FileNotFoundError):
-            for line in self._path.read_text().splitlines():
+            for line in self._path.read_text(encoding="utf-8").splitlines():
                 with suppress(ValueError, KeyError):  # cut short by a kill: that run is sent again
                     entry = json.loads(line)
                     if entry["server"] == server_url():

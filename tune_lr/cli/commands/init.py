@@ -35,7 +35,7 @@ def write_scaffold(directory: Path) -> list[Path]:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for path, text in texts.items():
-            with path.open("x") as file:
+            with path.open("x", encoding="utf-8") as file:
                 file.write(text)
     except OSError as error:
         raise ResourceError(f"init: {directory} cannot be written ({one_line(error)})") from None

@@ -31,6 +31,7 @@ def show_plan(console: Console, name: str, config: Config, plan: Plan, slots: in
         *_length_lines(config, plan),
         *_search_lines(config, plan),
         *_confirm_lines(config, plan),
+        *_metric_lines(config, plan),
         *_steps_lines(config, plan),
     ]
     for line in lines:
@@ -180,6 +181,14 @@ def _confirm_lines(config: Config, plan: Plan) -> list[_Line]:
     if plan.budget and plan.budget.seconds:
         text += ", fewer where that would take over half of the time"
     return [("confirm", text)]
+
+
+def _metric_lines(config: Config, plan: Plan) -> list[_Line]:
+    """Say by what trials are compared, and in which direction."""
+    if not (plan.trials or plan.confirmations):
+        return []
+    better = {"minimize": "lower", "maximize": "higher"}[config.metric.goal]
+    return [("metric", f"{config.metric.name}, the {better} the better ({config.metric.goal})")]
 
 
 def _steps_lines(config: Config, plan: Plan) -> list[_Line]:

@@ -60,7 +60,7 @@ class Progress(Observer):
         self._running: dict[int, tuple[TrialSpec, int]] = {}  # with the step that each has reached
 
     def __enter__(self) -> "Progress":
-        if self._console.is_terminal:
+        if self._console.is_interactive:
             self._live = Live(get_renderable=self._screen, console=self._console, refresh_per_second=4, transient=True)
             self._live.start()
         return self
