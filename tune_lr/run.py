@@ -15,6 +15,7 @@ from tune_lr.records.trial import CheckpointPlan
 from tune_lr.store.files import write_json
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.answer import answer_of
+from tune_lr.study.ladder_view import ladder_view
 from tune_lr.study.study import Study
 
 
@@ -78,6 +79,9 @@ def finish(study: Study) -> Outcome:
     directory.write_rows(study.rows())
     if study.widened:
         write_json(directory.widened_json, study.widened.to_dict())
+    view = ladder_view(study)
+    if view is not None:
+        write_json(directory.ladder_json, view.to_dict())
     answer, no_answer = None, ""
     try:
         answer = answer_of(study)

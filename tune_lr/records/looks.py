@@ -19,6 +19,7 @@ _PALETTE = (
     "#d2004b", "#00c868", "#872d87", "#9678ff", "#5a00f0", "#b4b4a5",
 )  # fmt: skip
 _SOLID = 8  # schedules with an unbroken line
+_LENGTHS = ("#e0a526", "#dd6a50", "#b0418a", "#5a4fcf")  # of a ladder, from the shortest to the full one
 _SHADES = (0.42, 0.12)  # relative luminances between which a line shows on a white and on a dark page
 DASHES: Mapping[str, tuple[float, ...]] = {  # lengths of dash and gap, in widths of the line
     "solid": (), "dash": (4, 2), "dot": (1, 1.5), "dashdot": (5, 1.5, 1, 1.5)
@@ -75,6 +76,18 @@ def _shade(color: str, luminance: float) -> str:
     light = light * luminance / now if luminance < now else light + (1 - light) * (luminance - now) / (1 - now)
     shaded = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
     return "#" + "".join(f"{round(255 * channel):02x}" for channel in shaded)
+
+
+def length_styles(count: int) -> list[Style]:
+    """Return a look for each length of a ladder, the shortest first: a sequence of colours from light to dark."""
+    anchors = np.array([[int(color[i : i + 2], 16) for i in (1, 3, 5)] for color in _LENGTHS], dtype=float)
+    places = np.linspace(0, len(anchors) - 1, count) if count > 1 else np.array([len(anchors) - 1.0])
+    channels = [np.interp(places, np.arange(len(anchors)), anchors[:, channel]) for channel in range(3)]
+    symbols = list(SYMBOLS)
+    return [
+        Style("#" + "".join(f"{round(value):02x}" for value in color), symbol=symbols[place % len(symbols)])
+        for place, color in enumerate(zip(*channels, strict=True))
+    ]
 
 
 def schedule_color(name: str) -> str:

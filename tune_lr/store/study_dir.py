@@ -7,6 +7,7 @@
     driver.log        what Ray says while it runs; nothing else reads it
     bounds.json       the answer of the LR range test
     widened.json      where the search went on beyond those bounds, if it did
+    ladder.json       loss over LR at each length, by the model, where trials have several lengths
     range_test/       curve-K.csv, one a replicate; range_test.png
     trials/0007/      params.json, curve.csv, checkpoint/
     resume/0007/      step-000310/: the last checkpoints of a trial that has not ended
@@ -68,6 +69,7 @@ class StudyDir:
         self.driver_log = self.root / "driver.log"
         self.bounds_json = self.root / "bounds.json"
         self.widened_json = self.root / "widened.json"
+        self.ladder_json = self.root / "ladder.json"
         self.range_test = self.root / "range_test"
         self.range_test_png = self.range_test / "range_test.png"
         self.trials = self.root / "trials"

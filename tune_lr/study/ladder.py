@@ -24,7 +24,7 @@ from tune_lr.records.parameters import LENGTH
 from tune_lr.records.phases import sign_of
 from tune_lr.records.trial import TrialSpec
 from tune_lr.study.journal import Journal
-from tune_lr.study.length_model import Forecast, LRPrior, Observation, Schedule, fit, forecast, propose
+from tune_lr.study.length_model import Fitted, Forecast, LRPrior, Observation, Schedule, fit, forecast, propose
 from tune_lr.study.length_sampler import Proposed
 from tune_lr.study.range_test import RangeTest
 from tune_lr.study.search_space import NOTHING_ELSE, Draw, draw, lr_curve, lr_interval, middle
@@ -84,7 +84,7 @@ class Ladder:
         schedules = [candidate.schedule for candidate in self.candidates]
         # A trial that was interrupted before it was written down may be drawn when the budget has no room any more.
         lengths = self._lengths_to_come() or self._config.ladder[:1]
-        fitted = fit(self._observations(), self.prior, self._config.max_steps, self._config.seed)
+        fitted = self.fitted()
         running = [self._observation(spec, math.nan) for spec in self._trials.begun() if spec.length is not None]
         proposal = propose(fitted, schedules, lengths, running)
         return self._as_parameters(proposal.schedule, proposal.lr, proposal.length)
@@ -131,7 +131,7 @@ class Ladder:
         """Return what is expected of every schedule at full length, by the trials that have ended."""
         numbers = tuple(self._trials.ended())
         if self._forecast is None or self._forecast[0] != numbers:
-            fitted = fit(self._observations(), self.prior, self._config.max_steps, self._config.seed)
+            fitted = self.fitted()
             schedules = [candidate.schedule for candidate in self.candidates]
             lr = self._config.parameters.lr
             lrs = [lr.value] if lr.value is not None else lr.values
@@ -154,7 +154,7 @@ class Ladder:
             low, high = sorted(sign * end for end in schedule_forecast.loss_interval)
             prediction = Prediction(
                 lr_schedule=family,
-                parameters=_qualified_parameters(self.candidate_of(schedule_forecast.schedule).draw),
+                parameters=qualified_parameters(self.candidate_of(schedule_forecast.schedule).draw),
                 lr=schedule_forecast.lr,
                 lr_interval=Interval(*schedule_forecast.lr_interval),
                 loss=sign * schedule_forecast.loss,
@@ -168,9 +168,22 @@ class Ladder:
         """Return by how much the best that is predicted is expected to be worse than the best of all, in the metric."""
         return self.forecast().expected_regret if self.has_observations() else None
 
-    def has_observations(self) -> bool:
-        """Return whether a trial was completed, so that there is something to predict from."""
-        return any(not observation.diverged for observation in self._observations())
+    def has_observations(self, short: bool = False) -> bool:
+        """Return whether a trial (with `short` one below full length) was completed: there is something to go by."""
+        return any(not observation.diverged for observation in self._observations(short))
+
+    def fitted(self, short: bool = False) -> Fitted:
+        """Return what is known by the trials that have ended; with `short` by those below full length alone."""
+        return fit(self._observations(short), self.prior, self._config.max_steps, self._config.seed)
+
+    def schedule_at(self, candidate: Candidate, length: float) -> Schedule:
+        """Return a candidate's schedule with the curve of a training of that length."""
+        return self._schedule(candidate.draw, steps_of_length(length, self._config.max_steps))
+
+    def schedule_of(self, spec: TrialSpec) -> Schedule:
+        """Return the schedule that a trial trains, with the curve of its own length."""
+        drawn = Draw(spec.lr, spec.lr_schedule, dict(spec.parameters), dict(spec.optimizer))
+        return self._schedule(drawn, spec.max_steps)
 
     def candidate_of(self, schedule: Schedule) -> Candidate:
         """Return the candidate with that schedule."""
@@ -198,11 +211,11 @@ class Ladder:
         decades = FROM_THE_EDGE if found.edge_only else SUGGESTED
         return LRPrior(found.suggestion, decades, low, high, self._config.range_test.steps / self._config.max_steps)
 
-    def _observations(self) -> list[Observation]:
+    def _observations(self, short: bool = False) -> list[Observation]:
         metric = self._config.metric
         observations = []
         for spec in self._searched():
-            if spec.number not in self._trials.ended():
+            if spec.number not in self._trials.ended() or (short and spec.length == 1):
                 continue
             outcome = self._trials.outcome(spec.number)
             if outcome.state == "complete":
@@ -213,8 +226,7 @@ class Ladder:
         return observations
 
     def _observation(self, spec: TrialSpec, loss: float, diverged: bool = False) -> Observation:
-        drawn = Draw(spec.lr, spec.lr_schedule, dict(spec.parameters), dict(spec.optimizer))
-        return Observation(self._schedule(drawn, spec.max_steps), spec.lr, spec.length or 1.0, loss, diverged)
+        return Observation(self.schedule_of(spec), spec.lr, spec.length or 1.0, loss, diverged)
 
     def _schedule(self, drawn: Draw, max_steps: int) -> Schedule:
         name = json.dumps([drawn.lr_schedule, drawn.parameters, drawn.optimizer], sort_keys=True)
@@ -257,7 +269,7 @@ class Ladder:
         return Proposed(values, {**candidate.distributions, LENGTH: lengths})
 
 
-def _qualified_parameters(drawn: Draw) -> dict[str, Any]:
+def qualified_parameters(drawn: Draw) -> dict[str, Any]:
     """Return what a draw has searched of the schedule and the optimizer, by names as in trials.csv: step.gamma."""
     spec = TrialSpec(
         number=0,

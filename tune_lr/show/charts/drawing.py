@@ -59,7 +59,9 @@ def _series(series: Series) -> dict[str, Any]:
     }
     if series.key:
         drawn["key"] = series.key
-    if series.joined:
+    if series.filled:
+        drawn["filled"] = True
+    elif series.joined:
         drawn |= {"width": series.width, "dash": [length * series.width for length in DASHES[style.dash]]}
     if series.stairs:
         drawn["stairs"] = True

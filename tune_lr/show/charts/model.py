@@ -40,6 +40,7 @@ class Series:
     width: float = 2.0
     opacity: float = 1.0
     stairs: bool = False
+    filled: bool = False  # the points are the corners of an area, which has no line
     marker: Marker = "none"
     joined: bool = True
     hover: Sequence[str] = ()  # one text a point, shown under the mouse

@@ -131,6 +131,10 @@ def _draw_chart(ax: Axes, chart: Chart) -> list[Line2D]:
     _draw_marks(ax, chart)
     handles = []
     for series in chart.series:
+        if series.filled:
+            color = series.style.color
+            ax.fill(series.x, series.y, color=color, alpha=series.opacity, linewidth=0)
+            continue
         line = _line(series, series.x, series.y)
         line.set_clip_on(series.marker != "cross")
         ax.add_line(line)

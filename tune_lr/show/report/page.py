@@ -15,7 +15,8 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from tune_lr.records.looks import DASHES, Style, schedule_color, schedule_style
+from tune_lr.config.lengths import length_text
+from tune_lr.records.looks import DASHES, Style, length_styles, schedule_color, schedule_style
 from tune_lr.records.parameters import short_name
 from tune_lr.records.phases import PHASES, STATES
 from tune_lr.show.charts.model import sort_schedules
@@ -56,6 +57,8 @@ def render_page(study: ReportedStudy, overlays: Overlays, charts: Charts) -> str
         importances=importances(study.searched, study.settings.metric, study.settings.goal),
         leaderboard=leaderboard_of(study),
         space=_space_yaml(study),
+        view=study.ladder,
+        lengths=_lengths(study),
     )
 
 
@@ -140,6 +143,13 @@ def _sort_key(value: Any) -> str:
 
 def _words(name: str) -> str:
     return name.replace("_", " ")
+
+
+def _lengths(study: ReportedStudy) -> list[tuple[str, Style]]:
+    """Return the lengths of a ladder with their looks, for the switches of its charts."""
+    valleys = study.ladder.schedules[0].valleys if study.ladder else ()
+    styles = length_styles(len(valleys)) if valleys else []
+    return [(length_text(valley.length), style) for valley, style in zip(valleys, styles, strict=True)]
 
 
 def _space_yaml(study: ReportedStudy) -> str:

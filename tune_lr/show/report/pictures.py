@@ -9,6 +9,7 @@ from typing import Any
 from tune_lr.records.looks import Style, schedule_color
 from tune_lr.show.charts.curves import TrialCurve, loss_chart, lr_chart, train_loss_chart, val_loss_chart
 from tune_lr.show.charts.drawing import drawing
+from tune_lr.show.charts.ladder import foretold_chart, valley_chart
 from tune_lr.show.charts.model import Chart
 from tune_lr.show.charts.png import png, png_row
 from tune_lr.show.charts.range_test import range_test_chart
@@ -54,6 +55,7 @@ def charts_of(study: ReportedStudy, overlays: Overlays) -> Charts:
             "train_loss": train_loss_chart(best, _SUBJECT),
             "val_loss": val_loss_chart(best, _SUBJECT),
             "loss_over_lr": loss_over_lr_chart(study.rows, settings.metric, settings.goal),
+            **_ladder_charts(study),
         },
         overlays=[
             (overlay, (lr_chart(overlay.trials), train_loss_chart(overlay.trials), val_loss_chart(overlay.trials)))
@@ -61,6 +63,20 @@ def charts_of(study: ReportedStudy, overlays: Overlays) -> Charts:
         ],
         trials=_trial_charts(study),
     )
+
+
+def _ladder_charts(study: ReportedStudy) -> dict[str, Chart]:
+    """Return the charts of trials of several lengths; there are none where all trials are full trainings."""
+    if study.ladder is None:
+        return {}
+    settings = study.settings
+    charts = {
+        f"ladder-{place}" if place else "ladder": valley_chart(schedule, study.rows, settings.metric, settings.goal)
+        for place, schedule in enumerate(study.ladder.schedules)
+    }
+    if study.ladder.foretold:
+        charts["foretold"] = foretold_chart(study.ladder.foretold, settings.metric)
+    return charts
 
 
 def _trial_charts(study: ReportedStudy) -> dict[int, tuple[Chart, Chart]]:

@@ -16,6 +16,7 @@ from tune_lr.records.answer import Answer
 from tune_lr.records.parameters import BATCH_SIZE, setting
 from tune_lr.records.row import RAMP, TrialRow, rank_search
 from tune_lr.records.steps import steps_weight
+from tune_lr.records.valleys import LadderView
 from tune_lr.show.charts.model import Columns
 from tune_lr.show.charts.trials import last_value
 from tune_lr.store.curves import read_curve
@@ -71,6 +72,7 @@ class ReportedStudy:
     range_tests: Sequence[RangeTest]  # the study's own first
     widened: WidenedRange | None
     answer: Answer | None
+    ladder: LadderView | None  # where trials have several lengths
     rows: Sequence[TrialRow]
     curves: Mapping[int, Columns]  # of search and confirm trials, by number; only those that have points
 
@@ -106,6 +108,7 @@ def read_reported_study(directory: StudyDir) -> ReportedStudy:
         range_tests=_read_range_tests(directory, rows),
         widened=_read_widened(directory),
         answer=directory.read_answer(),
+        ladder=_read_ladder(directory),
         rows=rows,
         curves={number: curve for number, curve in curves.items() if curve},
     )
@@ -163,6 +166,11 @@ def _read_widened(directory: StudyDir) -> WidenedRange | None:
         return None
     record = directory.read_json(directory.widened_json)
     return WidenedRange(record["low"], record["high"], record["after"], record["lr"])
+
+
+def _read_ladder(directory: StudyDir) -> LadderView | None:
+    path = directory.ladder_json
+    return LadderView.from_dict(directory.read_json(path)) if path.exists() else None
 
 
 def _columns(path: Path) -> Columns:

@@ -98,6 +98,10 @@
       var group = node(svg, "g", {"class": "series", opacity: series.opacity === undefined ? 1 : series.opacity});
       if (series.key !== undefined) group.dataset.key = series.key;
       if (off.has(series.key)) group.style.display = "none";
+      if (series.filled) {
+        var area = series.x.map(function (value, i) { return x(value).toFixed(1) + " " + y(series.y[i]).toFixed(1); });
+        node(group, "path", {d: "M" + area.join("L") + "Z", fill: series.color, "clip-path": "url(#" + clip + ")"});
+      }
       if (series.width) {
         var path = "";
         series.x.forEach(function (value, i) {
