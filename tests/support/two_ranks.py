@@ -18,8 +18,10 @@ from torch.utils.data import Dataset, TensorDataset
 from tune_lr.config.task import Task
 from tune_lr.config.training import Scaling, TrainingDetails
 from tune_lr.records.trial import Report, TrialSpec
+from tune_lr.worker.rehearsal import rehearse
 from tune_lr.worker.training import Training
 from tune_lr.workloads import Batch, Workload
+from tune_lr.workloads.first_batch import check_data
 from tune_lr.workloads.lenet5 import mnist_5k
 
 
@@ -129,6 +131,12 @@ def make_trial(**changes: Any) -> TrialSpec:
             **changes,
         }
     )
+
+
+def first_batch(workload: Workload, **changes: Any) -> None:
+    """Check a workload as a worker does before any trial: its first batches, and all that a trial does with one."""
+    check_data(workload)
+    rehearse(workload, make_task(**changes), make_trial(), torch.device("cpu"))
 
 
 def train(workload: Workload, task: Task | None = None, trial: TrialSpec | None = None) -> list[Report]:

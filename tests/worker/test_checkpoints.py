@@ -36,7 +36,8 @@ from tune_lr.store.curves import read_curve
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.study import Study
 from tune_lr.worker.checkpoint import pack, unpack
-from tune_lr.worker.training import MODEL_FILE, Training
+from tune_lr.worker.training import Training
+from tune_lr.worker.weights import MODEL_FILE
 from tune_lr.workloads import Batch
 from two_ranks import figures, make_task, make_trial, mean_square, regression
 

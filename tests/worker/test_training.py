@@ -49,12 +49,14 @@ from tune_lr.lr.schedule import make_lr_schedule
 from tune_lr.lr.schedules import SCHEDULES
 from tune_lr.records.trial import Report, TrialFacts
 from tune_lr.worker.checks import check_task
-from tune_lr.worker.training import MODEL_FILE, STEPS_PER_READ, Training
+from tune_lr.worker.training import STEPS_PER_READ, Training
+from tune_lr.worker.weights import MODEL_FILE
 from tune_lr.workloads import Batch, Workload
 from two_ranks import (
     Sentences,
     Tagger,
     figures,
+    first_batch,
     make_task,
     make_trial,
     mean_square,
@@ -471,12 +473,12 @@ def test_deterministic_mode_is_set_and_reset_with_the_trial(monkeypatch: pytest.
         assert torch.are_deterministic_algorithms_enabled()
         assert torch.backends.cudnn.deterministic
         with pytest.raises(InputError, match=r"^workload: the model, .*does not have a deterministic implementation"):
-            check_task(regression(model=Scattering), make_task(deterministic=True), make_trial())
+            first_batch(regression(model=Scattering), deterministic=True)
     finally:
         Training(regression(), make_task(), make_trial(), CPU).run()
     assert not torch.are_deterministic_algorithms_enabled()
     assert not torch.backends.cudnn.deterministic
-    check_task(regression(model=Scattering), make_task(), make_trial())
+    first_batch(regression(model=Scattering))
 
 
 class Reads(TorchFunctionMode):
@@ -706,10 +708,25 @@ def test_a_loss_that_explodes_while_finite_has_diverged() -> None:
 
 
 def test_a_validation_that_is_not_finite_ends_the_trial() -> None:
-    val_data = TensorDataset(torch.zeros(10, 8), torch.full((10, 1), math.nan))
+    """Data that holds NaN is at fault itself. A model whose weights are no longer finite has diverged."""
+    val_data = TensorDataset(torch.zeros(40, 8), torch.zeros(40, 1))
+    val_data.tensors[0][35, 3] = math.nan
     (report,) = train(regression(val_data=val_data))
-    assert (report.step, report.over, report.diverged, report.metrics) == (31, True, True, {})
+    assert (report.step, report.over, report.diverged, report.metrics) == (31, True, False, {})
+    assert report.failure == (
+        "val_loss is not a number at step 31; the training losses were finite: batch 2 of 2 of val_data: its tensor 0 "
+        "(float32 [8, 8]) holds NaN in 1 of 64 values"
+    )
     assert len(report.points) == 31
+
+    class Breaks(nn.Linear):
+        def forward(self, inputs: Tensor) -> Tensor:
+            if not self.training:
+                self.weight.data.fill_(math.inf)
+            return super().forward(inputs)
+
+    (report,) = train(regression(model=lambda: Breaks(8, 1)))
+    assert (report.over, report.diverged, report.failure) == (True, True, "")
 
 
 # --- the ramp of a range test -----------------------------------------------------------------------------------------

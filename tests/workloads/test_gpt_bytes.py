@@ -15,8 +15,8 @@ import tune_lr
 from tune_lr.errors import InputError
 from tune_lr.worker.optimizers import make_optimizer
 from tune_lr.workloads import Workload, load_batch, outputs_of
-from tune_lr.workloads.first_batch import check_first_batch
 from tune_lr.workloads.gpt_bytes import gpt_bytes
+from two_ranks import first_batch
 
 SMALL: Mapping[str, Any] = {"context": 8, "layers": 1, "heads": 1, "width": 8, "max_bytes": 480, "val_windows": 5}
 
@@ -112,9 +112,10 @@ def test_a_file_that_cannot_be_read_is_named(texts: Path) -> None:
         gpt_bytes(str(texts), "1.txt", **SMALL)
 
 
+@pytest.mark.usefixtures("group_of_one")
 def test_it_learns_and_decays_matrices_alone(texts: Path) -> None:
     workload = gpt_bytes(str(texts), "*.txt", **SMALL)
-    check_first_batch(workload)
+    first_batch(workload)
     torch.manual_seed(0)
     model = workload.model()
     assert workload.param_groups is not None

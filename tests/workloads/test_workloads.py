@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, IterableDataset, TensorDataset
+from torch.utils.data import Dataset, IterableDataset, TensorDataset, default_collate
 
 from paths import ROOT
 from tune_lr.config.load import load_config
@@ -23,10 +23,9 @@ from tune_lr.worker.checks import check_task
 from tune_lr.worker.optimizers import make_optimizer
 from tune_lr.workloads import Batch, Workload, load_workload
 from tune_lr.workloads.digits import digits as sklearn_digits
-from tune_lr.workloads.first_batch import check_first_batch
 from tune_lr.workloads.lenet5 import LeNet5, mnist, mnist_5k
 from tune_lr.workloads.resnet18_cifar10 import resnet18, resnet18_cifar10
-from two_ranks import make_task, make_trial, train
+from two_ranks import first_batch, make_task, make_trial, train
 
 
 def tensors(data: Any) -> tuple[Tensor, Tensor]:
@@ -349,6 +348,7 @@ def test_digits_are_split_into_parts_that_share_no_image_and_hold_the_classes_al
     assert torch.equal(tensors(sklearn_digits().train_data)[0], tensors(parts[0])[0])
 
 
+@pytest.mark.usefixtures("group_of_one")
 def test_digits_belong_to_their_labels_and_fit_the_model() -> None:
     """Classified by the nearest mean image of a class."""
     workload = sklearn_digits(hidden=5, layers=3)
@@ -359,7 +359,7 @@ def test_digits_belong_to_their_labels_and_fit_the_model() -> None:
     held_out, expected = tensors(workload.test_data)
     assert (torch.cdist(held_out, means).argmin(1) == expected).float().mean() > 0.85
     assert [tuple(p.shape) for p in workload.model().parameters() if p.dim() > 1] == [(5, 64), (5, 5), (5, 5), (10, 5)]
-    check_first_batch(workload)
+    first_batch(workload)
     with pytest.raises(InputError, match=r"^workload_args: hidden and layers \(got 64, 0\) must be positive$"):
         sklearn_digits(layers=0)
 
@@ -438,11 +438,12 @@ def test_only_training_images_are_augmented_and_by_torch_s_random_numbers(cifar:
     assert torch.equal(image(augmented.train_data), drawn[0])
 
 
+@pytest.mark.usefixtures("group_of_one")
 def test_resnet18_has_the_stem_for_small_images_and_trains(cifar: Path) -> None:
     model = resnet18()
     assert sum(parameter.numel() for parameter in model.parameters()) == 11_173_962
     assert model.get_submodule("layer1")(model.get_submodule("conv1")(torch.zeros(1, 3, 32, 32))).shape[2:] == (32, 32)
-    check_first_batch(replace(resnet18_cifar10(str(cifar)), model=lambda: model), items=2)
+    first_batch(replace(resnet18_cifar10(str(cifar)), model=lambda: model, batch_size=2))
 
 
 def test_a_root_without_cifar10_is_refused_and_names_the_node(tmp_path: Path) -> None:
@@ -499,6 +500,7 @@ def fails(*arguments: Any) -> Any:
     raise KeyError("mask")
 
 
+@pytest.mark.usefixtures("group_of_one")
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -548,44 +550,33 @@ def fails(*arguments: Any) -> Any:
 )  # fmt: skip
 def test_what_does_not_train_shows_at_the_first_batch(changes: dict[str, Any], expected: str) -> None:
     with pytest.raises(InputError) as caught:
-        check_first_batch(make(**changes))
+        first_batch(make(**changes))
     assert str(caught.value).startswith(f"workload: {expected}")
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_what_trains_passes_the_first_batch_and_is_left_as_it_was() -> None:
-    models: list[nn.Module] = []
-
-    def model() -> nn.Module:
-        models.append(nn.Sequential(nn.Linear(2, 1), nn.BatchNorm1d(1)))
-        return models[-1]
-
-    workload = make(model=model, metrics={"size": lambda outputs, batch: outputs.abs().mean()})
-    check_first_batch(workload)
-    check_first_batch(workload, items=3)
-    assert len(models) == 2  # each check makes its own and no trial gets it
-    check_first_batch(make(model=Partly), unused_parameters=True)
-    check_first_batch(make(param_groups=lambda model: [{"params": [model.weight]}]))
+@pytest.mark.usefixtures("group_of_one")
+def test_what_trains_passes_the_first_batch() -> None:
+    size = {"size": lambda outputs, batch: outputs.abs().mean()}
+    first_batch(make(model=lambda: nn.Sequential(nn.Linear(2, 1), nn.BatchNorm1d(1)), metrics=size))
+    first_batch(make(model=Partly), plugin_args={"find_unused_parameters": True})
+    first_batch(make(param_groups=lambda model: [{"params": [model.weight]}]))
 
 
-def test_a_loss_over_all_ranks_is_left_to_the_first_step_where_there_is_no_group() -> None:
-    def criterion(outputs: Tensor, batch: Batch) -> Tensor:
-        return outputs.mean() * torch.distributed.get_world_size()
-
-    check_first_batch(make(criterion=criterion))
-    with pytest.raises(InputError, match=r"^workload: the model, given the first batch"):
-        check_first_batch(make(criterion=criterion, model=lambda: nn.Linear(3, 1)))
+@pytest.mark.usefixtures("group_of_one")
+def test_a_loss_may_talk_to_all_ranks() -> None:
+    first_batch(make(criterion=lambda outputs, batch: outputs.mean() * torch.distributed.get_world_size()))
 
 
 def test_the_first_batch_is_a_rank_s_own_part() -> None:
     sizes = []
 
-    def forward(model: nn.Module, batch: Batch) -> Tensor:
-        sizes.append(len(batch[0]))
-        return model(batch[0])  # type: ignore[no-any-return]
+    def collate(items: list[Any]) -> Batch:
+        sizes.append(len(items))
+        return default_collate(items)
 
     data = TensorDataset(torch.zeros(12, 2), torch.zeros(12))
-    workload = make(forward=forward, train_data=data, val_data=data, batch_size=8)
+    workload = make(collate_fn=collate, train_data=data, val_data=data, batch_size=8)
     check_task(workload, make_task(workers_per_trial=4), make_trial())
     assert sizes == [2, 2]
     check_task(workload, make_task(workers_per_trial=4, batch_size=12), make_trial())
@@ -618,6 +609,7 @@ def test_an_example_trains(name: str, lr: float, most: float, modules: Path) -> 
     workload = load_workload(f"w_{name}:make_workload", {})
     task, trial = make_task(optimizer={"name": "adamw"}), make_trial(max_steps=93, lr=lr)
     check_task(workload, task, trial)
+    first_batch(workload, optimizer={"name": "adamw"})
     first, *_, last = train(workload, task, trial)
     assert first.points[0][2] > 0.2
     assert last.metrics["val_loss"] < most

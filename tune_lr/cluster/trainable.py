@@ -37,7 +37,7 @@ class SlotTrainable(tune.Trainable):
         self._slot = ray.get_runtime_context().get_actor_id() or ""
         self._sees_study = False
         self._unkept: set[str | None] = set()  # optimizers whose state cannot be kept
-        self._new_group(config["trial"])
+        self._new_group(config["trial"], rehearse=config["trial"].phase != "test")
         self._begin(config["trial"])
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -56,11 +56,11 @@ class SlotTrainable(tune.Trainable):
         """End the workers."""
         self._group.kill()
 
-    def _new_group(self, trial: TrialSpec) -> None:
+    def _new_group(self, trial: TrialSpec, *, rehearse: bool = False) -> None:
         placement_group = ray.util.get_current_placement_group()
         assert placement_group is not None
         self._group = WorkerGroup(self._task, placement_group)
-        self._group.start(trial)
+        self._group.start(trial, rehearse=rehearse)
         self._worker = ""
 
     def _begin(self, trial: TrialSpec) -> None:
@@ -92,7 +92,7 @@ class SlotTrainable(tune.Trainable):
             if report is not None and (report.over or report.step > self._reported):
                 points = tuple(point for point in report.points if point[0] > self._reported)
                 self._reported = report.step
-                notices, self._notices = tuple(self._notices), []
+                notices, self._notices = (*self._notices, *report.notices), []
                 return replace(report, points=points, worker=self._worker, slot=self._slot, notices=notices)
 
     def _attempt(self) -> Report | None:

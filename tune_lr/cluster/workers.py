@@ -124,6 +124,14 @@ class Worker:
         colossal.check_plugin(self._task)
         return ray.util.get_node_ip_address(), os.getpid()
 
+    def rehearse(self, trial: TrialSpec) -> None:
+        """Go once through all that a trial does, on all ranks: what fails then is a mistake of the user's."""
+        from tune_lr.worker import colossal
+        from tune_lr.worker.rehearsal import rehearse
+
+        assert self._workload is not None
+        rehearse(self._workload, self._task, trial, colossal.device())
+
     def begin(self, trial: TrialSpec, checkpoint: Checkpoint | None) -> None:
         """Forget the last trial and set up this one, from its checkpoint where there is one."""
         from tune_lr.worker import colossal
@@ -176,8 +184,11 @@ class WorkerGroup:
         self._progress: dict[int, int] = {}  # of the ranks that have answered
         self._starting = True  # until they have answered for the first time
 
-    def start(self, trial: TrialSpec) -> None:
-        """Starts the processes and lets them form a group; `trial` is what they check the workload for."""
+    def start(self, trial: TrialSpec, *, rehearse: bool = False) -> None:
+        """Start the processes and let them form a group; `trial` is what they check the workload for.
+
+        `rehearse`: whether they then go once through all that a trial does.
+        """
         task = self._task
         self._workers = [
             Worker.options(  # type: ignore[attr-defined]
@@ -193,6 +204,8 @@ class WorkerGroup:
         address = self._workers[0].rendezvous.remote()
         self._processes = [worker.launch.remote(address) for worker in self._workers]
         self._pending += self._processes
+        if rehearse:
+            self._pending += [worker.rehearse.remote(trial) for worker in self._workers]
 
     def begin(self, trial: TrialSpec, checkpoint: Checkpoint | None = None) -> None:
         """Ask every worker to begin a trial, from a checkpoint where one is given; do not wait for it."""

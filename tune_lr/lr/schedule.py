@@ -86,13 +86,15 @@ class LRSchedule:
         momentum = SCHEDULES[self.name].momentum
         return None if momentum is None else momentum(self.resolved, step)
 
-    def code(self, lr: float, *, cycle_momentum: bool) -> str:
+    def code(self, lr: float, *, cycle_momentum: bool, ratios: tuple[float, ...] = ()) -> str:
         """Return the PyTorch lines that define `scheduler` for an `optimizer` built with `lr`, with every number.
 
         `cycle_momentum` says whether one-cycle and cyclic also move momentum. Give False for an optimizer that has
-        none: torch would switch plain SGD's momentum on. The lines are for parameter groups that share one LR.
+        none: torch would switch plain SGD's momentum on. `ratios` are those of the LRs of the optimizer's parameter
+        groups to `lr`, empty where they share it.
         """
-        return torch_code(SCHEDULES[self.name], self.resolved, self.max_steps, lr, cycle_momentum=cycle_momentum)
+        spec = SCHEDULES[self.name]
+        return torch_code(spec, self.resolved, self.max_steps, lr, cycle_momentum=cycle_momentum, ratios=ratios)
 
     def arguments(self, lr: float) -> dict[str, Any]:
         """Return the keyword arguments of the torch class besides momentum's, for an optimizer built with `lr`."""

@@ -81,10 +81,14 @@ class TrialFacts:
     cycles_momentum: bool  # whether an LR schedule may cycle its momentum
     metrics: tuple[str, ...]  # as in files: "val_loss", "val_accuracy"
     device: str = ""  # "cpu" or "cuda"
+    # The workload's parameter groups: each one's settings, its "lr" a ratio, and "params" as Python expressions.
+    groups: tuple[Mapping[str, Any], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the facts as the journal holds them."""
-        return {**asdict(self), "metrics": list(self.metrics)}
+        groups = {"groups": [dict(group) for group in self.groups]} if self.groups else {}
+        without = {key: value for key, value in asdict(self).items() if key != "groups"}
+        return {**without, "metrics": list(self.metrics), **groups}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "TrialFacts":
@@ -96,6 +100,7 @@ class TrialFacts:
             cycles_momentum=data["cycles_momentum"],
             metrics=tuple(data["metrics"]),
             device=data.get("device", ""),
+            groups=tuple(data.get("groups", ())),
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from tune_lr.config.optimizers import colossalai_class
 from tune_lr.errors import NoAnswerError
 from tune_lr.lr.schedule import make_lr_schedule
+from tune_lr.lr.torch_code import groups_code
 from tune_lr.records.answer import Answer, Finalist, Prediction, ScheduleBest, Verdict
 from tune_lr.records.parameters import BATCH_SIZE, split_parameters, whole_optimizer
 from tune_lr.records.row import best_of_each_schedule, rank_search
@@ -75,21 +76,29 @@ def code(study: Study, chosen: Finalist | Prediction) -> str:
     """Return the lines of PyTorch that build the optimizer and the LR schedule; `model` stands for the user's."""
     facts = _facts(study, chosen)
     arguments = _optimizer(study, chosen)
-    colossal = colossalai_class(arguments.pop("name"))
+    optimizer = arguments.pop("name")
+    colossal, module = colossalai_class(optimizer), optimizer.partition(":")[0] if ":" in optimizer else ""
     schedule = make_lr_schedule(
         chosen.lr_schedule,
         split_parameters(chosen.parameters)[0],
         _max_steps(study, chosen),
         steps_per_epoch=facts.steps_per_epoch,
     )
-    lines = schedule.code(chosen.lr, cycle_momentum=facts.cycles_momentum).rstrip()
+    decay_all = study.config.training.decay_norms_and_biases
+    ratios = tuple(group.get("lr", 1.0) for group in facts.groups)
+    if not decay_all:  # the optimizer's groups are two for each of the workload's
+        ratios = tuple(ratio for ratio in ratios for _ in range(2))
+    lines = schedule.code(chosen.lr, cycle_momentum=facts.cycles_momentum, ratios=ratios).rstrip()
     arguments = {"lr": chosen.lr, **arguments}
     settings = ", ".join(f"{name}={tuple(v) if isinstance(v, list) else v!r}" for name, v in arguments.items())
     name, imports = f"torch.optim.{facts.optimizer}", "import torch\n"
     if colossal:
         name, imports = colossal, f"{imports}from colossalai.nn.optimizer import {colossal}\n"
+    elif module:
+        name, imports = facts.optimizer, f"{imports}from {module} import {facts.optimizer}\n"
+    groups = groups_code(facts.groups, chosen.lr, decay_all=decay_all)
     return (
-        f"{imports}\noptimizer = {name}(model.parameters(), {settings})\n"
+        f"{imports}\n{groups}optimizer = {name}({'groups' if groups else 'model.parameters()'}, {settings})\n"
         f"{lines.removeprefix('import torch').lstrip()}\n"
     )
 

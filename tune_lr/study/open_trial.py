@@ -49,7 +49,8 @@ class OpenTrial:
 
         Both happen once a step: a trial that runs again reports again what is known.
         """
-        if not report.metrics:  # the report is not of a validation, but of a checkpoint
+        # A report of a checkpoint has no figures, and a metric that was not a number is not among them.
+        if config.metric.name not in report.metrics:
             return False
         step = comparable_step(self.spec, report.step, config)
         if step > self.reported:

@@ -14,8 +14,8 @@ from tune_lr.lr.schedule import make_lr_schedule
 from tune_lr.records.parameters import whole_optimizer
 from tune_lr.records.trial import TrialSpec
 from tune_lr.worker.optimizers import make_optimizer
-from tune_lr.workloads import Workload, load_batch
-from tune_lr.workloads.first_batch import check_first_batch
+from tune_lr.workloads import Workload, items_per_epoch, load_batch
+from tune_lr.workloads.first_batch import check_data
 
 
 def global_batch_size(workload: Workload, task: Task) -> int:
@@ -40,7 +40,7 @@ def be_deterministic(on: bool) -> None:
 
 def check_task(workload: Workload, task: Task, trial: TrialSpec) -> None:
     """Raises InputError, in the user's terms, for what could not be known before the workload was loaded."""
-    items = len(workload.train_data)  # type: ignore[arg-type]
+    items = items_per_epoch(workload)
     batch_size = max(task.batch_sizes, default=global_batch_size(workload, task))  # the one that wants most
     where = "parameters.batch_size" if task.batch_sizes else "batch_size"
     divisor, name = batch_divisor(layout_of(task), task.scaling.plugin_args, task.training.accumulate)
@@ -65,9 +65,7 @@ def check_task(workload: Workload, task: Task, trial: TrialSpec) -> None:
     if not trial.ramp and trial.lr_schedule:
         make_lr_schedule(trial.lr_schedule, trial.parameters, trial.max_steps, steps_per_epoch=items // batch_size)
     be_deterministic(task.training.deterministic)
-    if task.scaling.plugin == "ddp":  # the others are for models that one process may not hold
-        unused = bool(task.scaling.plugin_args.get("find_unused_parameters"))
-        check_first_batch(workload, batch_size // divisor, unused)
+    check_data(workload, batch_size // divisor)
     if task.scaling.plugin == "fsdp" and workload.param_groups is not None:
         raise InputError(
             "scaling.plugin: 'fsdp' does not go with the workload's param_groups, since ColossalAI's plugin keeps one "

@@ -23,6 +23,8 @@ from tune_lr.worker.compat.contiguous import make_contiguous
 from tune_lr.worker.compat.kernel_builds import forget_abandoned_build
 from tune_lr.worker.compat.late_compile import compiled_when_called
 from tune_lr.worker.compat.unused_imports import left_out
+from tune_lr.worker.whole_forward import WholeForward
+from tune_lr.workloads import Workload, outputs_of
 
 if TYPE_CHECKING:
     from colossalai.interface import ModelWrapper
@@ -139,8 +141,9 @@ class Boosted:
     Raises InputError where the plugin refuses the model or the optimizer.
     """
 
-    def __init__(self, model: nn.Module, optimizer: Optimizer, task: Task) -> None:
-        self._task, self._plugin = task, _plugin(task)
+    def __init__(self, model: nn.Module, optimizer: Optimizer, task: Task, workload: Workload) -> None:
+        self._task, self._plugin, self._workload = task, _plugin(task), workload
+        whole = task.scaling.plugin == "ddp"
         self._booster = Booster(plugin=self._plugin)
         if task.scaling.plugin not in (
             "ddp",
@@ -149,7 +152,8 @@ class Boosted:
             make_contiguous(model)
         self.model: ModelWrapper
         try:
-            self.model, self.optimizer, _, _, _ = self._booster.boost(model, optimizer)
+            wrapped = WholeForward(model, workload) if whole else model
+            self.model, self.optimizer, _, _, _ = self._booster.boost(wrapped, optimizer)
         except (AssertionError, NotImplementedError, TypeError, ValueError) as error:
             if task.scaling.plugin == "ddp":
                 raise
@@ -159,7 +163,7 @@ class Boosted:
             share_biases(self.model)
         # With ddp ranks hold whole models, and the precision is torch's autocast: ColossalAI's own bf16 is an abstract
         # class, its fp16 leaves the criterion out. The other plugins hold parts of models, in that precision.
-        self.whole = task.scaling.plugin == "ddp"
+        self.whole = whole
         self._autocast = self.whole and task.training.precision != "fp32"
         self.scaler: GradScaler | None = None  # of fp16: finds the scale at which no gradient overflows
         if self._autocast and task.training.precision == "fp16":
@@ -211,10 +215,32 @@ class Boosted:
         self.optimizer.step()
         self.optimizer.zero_grad()
 
+    def outputs(self, batch: Any) -> Any:
+        """Return the outputs of the wrapped model for a batch."""
+        if self.whole:
+            try:
+                return self.in_fp32(self.model(batch))
+            except RuntimeError as error:
+                if "Expected to have finished reduction" not in str(error):
+                    raise
+                raise InputError(
+                    "scaling.plugin_args: the step before left some of the model's parameters without a gradient, as "
+                    "layers do that are dropped at random; write scaling.plugin_args: {find_unused_parameters: true} "
+                    f"(torch says: {one_line(error)})"
+                ) from None
+        return self.in_fp32(outputs_of(self._workload, self.model, batch))
+
+    def outputs_in_validation(self, batch: Any) -> Any:
+        """Return the same without gradients. With ddp that needs no communication, so ranks may differ in batches."""
+        return self.in_fp32(outputs_of(self._workload, self.inner if self.whole else self.model, batch))
+
     @property
     def inner(self) -> nn.Module:
-        """The user's own module, without the wrapper: with ddp, evaluating it needs no communication."""
-        module: nn.Module = self.model.unwrap()
+        """The user's own module, without wrappers.
+
+        ColossalAI's own `unwrap` returns a model of PEFT's in a thing that lacks a module's methods.
+        """
+        module: nn.Module = self.model.module.module.model if self.whole else self.model.unwrap()
         return module
 
     def save(self, path: Path) -> None:

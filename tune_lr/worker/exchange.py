@@ -69,6 +69,10 @@ def exchange_in_memory(model: DistributedDataParallel) -> None:
 
 def _average(exchange: Exchange, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:  # type: ignore[name-defined]
     gradients = bucket.buffer()
+    if gradients.layout != torch.strided:  # those of a sparse embedding, which gloo adds up
+        gradients = gradients.div_(dist.get_world_size())
+        summed: torch.futures.Future[Tensor] = dist.all_reduce(gradients, async_op=True).get_future()
+        return summed.then(lambda future: future.value()[0])
     exchange.average(gradients)
     done: torch.futures.Future[Tensor] = torch.futures.Future()
     done.set_result(gradients)

@@ -1,8 +1,10 @@
 """Builds optimizers by name, torch's and ColossalAI's, with their arguments checked.
 
-ColossalAI is imported only when one of its own optimizers is built.
+A name such as "my_module:Lion" is a class of the user's own. ColossalAI is imported only when one of its own optimizers
+is built.
 """
 
+import importlib
 import inspect
 import warnings
 from collections.abc import Mapping
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def make_optimizer(name: str, arguments: Mapping[str, Any], groups: list[dict[str, Any]]) -> "Optimizer":
-    """Builds the optimizer of that name, in any case ("sgd", "AdamW", "LAMB"). A group's own settings win.
+    """Build the optimizer of that name, in any case ("sgd", "AdamW", "LAMB"), or the class of "my_module:Lion".
+
+    A group's own settings win.
 
     Raises InputError for a name that is unknown or cannot serve here, and for an argument that is unknown, of another
     type than its default, or refused by the optimizer.
@@ -53,6 +57,8 @@ def _class(name: str) -> Any:
     import torch
     from torch.optim import Optimizer
 
+    if ":" in name:
+        return _own_class(name)
     classes = {
         key.lower(): value
         for key, value in vars(torch.optim).items()
@@ -76,6 +82,33 @@ def _class(name: str) -> Any:
     raise InputError(f"optimizer.name: no such optimizer (got {name!r}){hint}; known: {', '.join(known)}")
 
 
+def _own_class(name: str) -> Any:
+    """Return the class of the user's own that "module:Class" names. Raise InputError where that is no optimizer."""
+    from torch.optim import Optimizer
+
+    from tune_lr.workloads import without_exit
+
+    module_name, _, class_name = name.partition(":")
+    try:
+        module = without_exit(lambda: importlib.import_module(module_name), f"importing {module_name}")
+    except InputError:
+        raise
+    except Exception as error:
+        what = f"importing {module_name} raised {type(error).__name__}: {one_line(error)}"
+        raise InputError(f"optimizer.name: {what} (got {name!r})") from error
+    cls = getattr(module, class_name, None)
+    if not (inspect.isclass(cls) and issubclass(cls, Optimizer)):
+        known = [key for key, value in vars(module).items() if inspect.isclass(value) and issubclass(value, Optimizer)]
+        hint = suggestion(class_name, known)
+        raise InputError(
+            f"optimizer.name: {module_name} has no class {class_name!r} that is a torch.optim.Optimizer{hint}"
+            f" (got {name!r})"
+        )
+    if "lr" not in inspect.signature(cls).parameters:
+        raise InputError(f"optimizer.name: {class_name} takes no argument lr, which an LR schedule sets (got {name!r})")
+    return cls
+
+
 def _settings(cls: type) -> list[inspect.Parameter]:
     """The arguments that a user may set: all but the parameters, which come first, and the LR."""
     parameters = list(inspect.signature(cls).parameters.values())[1:]
@@ -92,4 +125,6 @@ def _wanted(value: Any, default: Any) -> str:
     if isinstance(default, tuple):
         right = isinstance(value, list | tuple) and len(value) == len(default)
         return "" if right else f"a list of {len(default)} numbers"
+    if isinstance(default, str):
+        return "" if isinstance(value, str) else "text"
     return "" if number or isinstance(value, bool) else "a number, true or false"

@@ -2,8 +2,9 @@
 
 import math
 import random
+import tempfile
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
@@ -12,13 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torch.utils._pytree import tree_leaves
 from torch.utils.data import Dataset
 
 from tune_lr.config.task import Task
+from tune_lr.errors import InputError
 from tune_lr.lr.divergence import DivergenceDetector
 from tune_lr.lr.schedule import make_lr_schedule
 from tune_lr.lr.schedules import SCHEDULES
@@ -30,9 +30,14 @@ from tune_lr.worker.checks import be_deterministic, global_batch_size, layout_of
 from tune_lr.worker.colossal import Boosted
 from tune_lr.worker.compat.optimizer_state import restore_optimizer
 from tune_lr.worker.compat.plateau import Plateau
-from tune_lr.worker.loading import Indices, batches
+from tune_lr.worker.evaluation import DIVERGED, Evaluation, Load, items_in
+from tune_lr.worker.groups import described_groups, param_groups
+from tune_lr.worker.loading import Indices, batches, micro_batches
+from tune_lr.worker.model import made_model
+from tune_lr.worker.not_a_number import first_said, nan_in, word
 from tune_lr.worker.optimizers import cycles_momentum, make_optimizer
-from tune_lr.workloads import Batch, Outputs, Workload, outputs_of, to_device
+from tune_lr.worker.weights import MODEL_FILE, load_weights, save_model
+from tune_lr.workloads import Batch, Outputs, Workload, items_per_epoch, sampler_of, to_device
 
 # The losses of this many steps are read from the device, and reduced over ranks, in one go. A trial that diverges is
 # stopped at its step whenever that is read; no more than these steps are computed in vain.
@@ -52,15 +57,15 @@ class Training:
         self._base = global_batch_size(workload, task)
         self._batch_size = batch_size = trial.batch_size or self._base
         be_deterministic(task.training.deterministic)
-        self.steps_per_epoch = len(workload.train_data) // batch_size  # type: ignore[arg-type]
+        self.steps_per_epoch = items_per_epoch(workload) // batch_size
 
         seed_everything(trial.seed)  # alike on all ranks: the same initial weights
-        model = workload.model().to(device)
-        groups = _param_groups(workload, model, task.training.decay_norms_and_biases)
+        model = made_model(workload, device)
+        groups = param_groups(workload, model, task.training.decay_norms_and_biases)
         arguments = whole_optimizer(task.optimizer, trial.optimizer)
         optimizer = make_optimizer(arguments.pop("name"), arguments, groups)
         self._ratios = [group["lr"] for group in optimizer.param_groups]  # of a group's LR to the trial's
-        self._boosted = Boosted(model, optimizer, task)
+        self._boosted = Boosted(model, optimizer, task, workload)
         # Apart from here on: each copy of the model draws its own dropout masks.
         seed_everything(trial.seed + self._data_rank)
 
@@ -74,14 +79,25 @@ class Training:
             cycles_momentum=cycles,
             metrics=tuple(f"val_{name}" for name in ("loss", *workload.metrics)),
             device=device.type,
+            groups=described_groups(workload, model),
         )
+        self._load = _loader(workload, task.training.loader_workers, pin=device.type == "cuda")
+        self._evaluation = Evaluation(
+            workload, self._boosted, self._layout, self._data_rank, batch_size, device, self._load
+        )
+        self._notices: list[str] = []
         self._detector: DivergenceDetector | _Explosion = (
             DivergenceDetector() if trial.phase == "range_test" else _Explosion()
         )
-        self.step = 0
+        self.step = self._steps_taken = 0
         self._batches = self._train_batches()
         self._kept, self._late = time.monotonic(), False  # when the last checkpoint was due; whether one is
-        self.progress = 0  # counts steps and batches of validation, for whoever watches that it grows
+        self._said: set[str] = set()  # metrics whose values were not numbers
+
+    @property
+    def progress(self) -> int:
+        """A count of steps and batches of validation, for whoever watches that it grows."""
+        return self._steps_taken + self._evaluation.batches
 
     def run(self) -> Report:
         """Trains up to the next report. At the trial's end the report says `over`. A checkpoint that is due between
@@ -90,6 +106,7 @@ class Training:
         until = self._next_report()
         points: list[tuple[int, float, float]] = []
         diverged = due = False
+        failure = ""
         while self.step < until and not diverged and not due:
             lrs, losses = self._train(min(STEPS_PER_READ, until - self.step, self._steps_to_checkpoint()))
             first = self.step - len(lrs)
@@ -98,30 +115,104 @@ class Training:
             if at is not None:
                 points = [point for point in points if point[0] <= at + 1]
                 self.step, diverged = at + 1, True
+                failure = self._data_fault(at, points[-1][2])
             due = self._checkpoint_is_due()
         metrics: Mapping[str, float] = {}
         if not diverged and self.step == until and self._trial.phase != "range_test":
             # What a verdict rests on is measured on all of the data.
             items = None if self._trial.phase == "confirm" else self._task.training.val_items
             metrics = self.evaluate(self._workload.val_data, "val", items)
-            diverged = not all(math.isfinite(metrics[name]) for name in ("val_loss", self._task.metric))
-            if self._plateau is not None and not diverged:
+            diverged, failure = self._judge(metrics)
+            if self._plateau is not None and math.isfinite(metrics[self._task.metric]):
                 self._plateau.step(metrics[self._task.metric])  # the same on every rank
-        over = diverged or self.step >= self._trial.max_steps
+        over = diverged or bool(failure) or self.step >= self._trial.max_steps
         if over:
             self._batches.close()
-            if not diverged and self._trial.checkpoint:
+            if not diverged and not failure and self._trial.checkpoint:
                 self._save(Path(self._trial.checkpoint))
+        notices, self._notices = tuple(self._notices), []
         return Report(
             step=self.step,
             points=tuple(points),
             metrics={name: value for name, value in metrics.items() if math.isfinite(value)},
             over=over,
-            diverged=diverged,
+            diverged=diverged and not failure,
+            failure=failure,
+            notices=notices,
             seconds=time.perf_counter() - started,
             facts=self.facts,
             checkpoint=due and not over,
         )
+
+    def _judge(self, metrics: Mapping[str, float]) -> tuple[bool, str]:
+        """Return whether a validation says that the trial diverged, and why the trial cannot be finished, or "".
+
+        A metric that is not a number does not end a trial before its end: a first validation may find no positive item,
+        for example. A loss does.
+        """
+        reasons = self._evaluation.reasons
+        if not reasons:
+            return False, ""
+        if "val_loss" in reasons:
+            if reasons["val_loss"] == DIVERGED:
+                return True, ""
+            return False, self._not_a_number("val_loss", metrics["val_loss"], "the training losses were finite")
+        objective = self._task.metric
+        if objective in reasons and self.step >= self._trial.max_steps:
+            diverged = reasons[objective] == DIVERGED
+            return diverged, "" if diverged else self._not_a_number(
+                objective, metrics[objective], "val_loss was finite"
+            )
+        for name in reasons.keys() - self._said:
+            self._said.add(name)
+            self._notices.append(self._not_a_number(name, metrics[name], "val_loss was finite"))
+        return False, ""
+
+    def _not_a_number(self, name: str, value: float, finite: str) -> str:
+        return f"{name} {word(value)} at step {self.step}; {finite}: {self._evaluation.reasons[name]}"
+
+    def _data_fault(self, step: int, loss: float) -> str:
+        """Return why the training loss of the step with this 0-based index is not a number, where the data is at fault.
+
+        It is where a tensor of the step's batch holds NaN, while that of the step before holds none.
+        """
+        if not math.isnan(loss):
+            return ""
+        held = next((text for batch in self._batches_from(step, step + 1) if (text := nan_in(batch))), "")
+        if held and step and any(nan_in(batch) for batch in self._batches_from(step - 1, step)):
+            held = ""
+        held = first_said(held)
+        before = "; the losses before were finite" if step else ""
+        what = f"the training loss is not a number at step {step + 1}{before}"
+        return f"{what}: the step's batch of train_data: {held}" if held else ""
+
+    def rehearse_step(self, look: Callable[[nn.Module], None]) -> None:
+        """Take one step. `look` is given the model with its gradients, where each rank holds all of it.
+
+        Raises InputError where the loss is not finite, although nothing was trained yet.
+        """
+        take_step = self._pipeline_step if self._layout.pipeline > 1 else self._step
+        self._boosted.model.train()
+        self._set_lr()
+        loss = float(take_step(list(islice(self._batches, self._task.training.accumulate))))
+        self._batches.close()
+        if self._boosted.whole:
+            look(self._boosted.inner)
+        held = next((text for batch in self._batches_from(0, 1) if (text := nan_in(batch))), "")
+        _refuse_not_finite("the training loss", loss, f"a batch of train_data: {held}" if held else "")
+        self._boosted.update()
+
+    def rehearse_validation(self) -> None:
+        """Validate on one batch. Raises InputError where the loss is not finite."""
+        loss = self.evaluate(self._workload.val_data, "val", self._batch_size)["val_loss"]
+        reason = self._evaluation.reasons.get("val_loss", "")
+        _refuse_not_finite("val_loss", loss, "" if reason == DIVERGED else f"the training loss is finite: {reason}")
+
+    def rehearse_saving(self) -> None:
+        """Write the model's file, and remove it."""
+        if self._boosted.whole and self._rank == 0:
+            with tempfile.TemporaryDirectory(prefix="tune_lr_") as folder:
+                save_model(self._boosted.inner, Path(folder))
 
     def test(self) -> Report:
         """Evaluates each of the trial's checkpoints on the test data, where the workload has any."""
@@ -130,7 +221,7 @@ class Training:
         for checkpoint in self._trial.checkpoints if data is not None else ():
             assert data is not None
             if self._boosted.whole:
-                self._boosted.inner.load_state_dict(load_file(Path(checkpoint) / MODEL_FILE))
+                load_weights(self._boosted.inner, Path(checkpoint))
             else:
                 self._boosted.load(Path(checkpoint) / MODEL_FILE)
             values.append(self.evaluate(data, "test"))
@@ -197,8 +288,11 @@ class Training:
     def _save(self, directory: Path) -> None:
         """Writes the weights so that a reader sees the whole file or none."""
         if self._boosted.whole:
-            if self._rank == 0:
-                save_model(self._boosted.inner, directory)
+            left_out = save_model(self._boosted.inner, directory) if self._rank == 0 else ()
+            if left_out:
+                self._notices.append(
+                    f"{MODEL_FILE} holds tensors only; left out of it: {', '.join(left_out)} (from get_extra_state)"
+                )
             return
         directory.mkdir(parents=True, exist_ok=True)
         self._boosted.save(directory / f".{MODEL_FILE}")
@@ -217,7 +311,7 @@ class Training:
             losses.append(take_step(list(islice(self._batches, self._task.training.accumulate))))
             boosted.update()
             self.step += 1
-            self.progress += 1
+            self._steps_taken += 1
         clock = torch.tensor([float(self._clock_says())], dtype=torch.float64).to(self._device, non_blocking=True)
         reduced = torch.cat([torch.stack(losses).double(), clock])
         if self._world > 1:
@@ -235,7 +329,7 @@ class Training:
             with self._boosted.more_to_come() if alone or part is not parts[-1] else nullcontext():
                 batch = to_device(part, self._device)
                 with self._boosted.precision():
-                    loss = self._workload.criterion(self._outputs(self._boosted.model, batch), batch)
+                    loss = self._workload.criterion(self._boosted.outputs(batch), batch)
                 if share is not None:
                     loss = loss * share
                 self._boosted.backward(loss)
@@ -266,13 +360,10 @@ class Training:
             if weigh is None or own is None:
                 return loss
             # The pipeline takes the mean over micro-batches; a share of the tokens is made up for here.
-            return loss * own * (weigh(micro) * (_items(batch) / _items(micro)) / whole)
+            return loss * own * (weigh(micro) * (items_in(batch) / items_in(micro)) / whole)
 
         loss = self._boosted.run_pipeline(batch, criterion)
         return torch.zeros((), device=self._device) if loss is None else loss.detach()
-
-    def _outputs(self, model: nn.Module, batch: Batch) -> Outputs:
-        return self._boosted.in_fp32(outputs_of(self._workload, model, batch))
 
     def _set_lr(self) -> float:
         lr, momentum = self._lr(self.step), self._momentum(self.step)
@@ -285,97 +376,43 @@ class Training:
         return lr
 
     def evaluate(self, data: Dataset[Any], prefix: str, items: int | None = None) -> dict[str, float]:
-        """Means over all of `data`, or over `items` of it that lie evenly apart, the same ones each time; each item
-        counts once whatever the number of ranks: "val_loss", "val_accuracy"."""
-        workload, boosted, copies = self._workload, self._boosted, self._layout.data
-        count = len(data)  # type: ignore[arg-type]
-        global_batch = self._batch_size
-        chosen: Sequence[int] = range(count)
-        if items is not None and items < count:
-            chosen = [i * count // items for i in range(items)]
-        if self._layout.pipeline > 1:  # which takes batches of one size only
-            chosen = chosen[: max(1, len(chosen) // global_batch) * global_batch]
-        size = max(1, global_batch // copies)
-        share = chosen[self._data_rank :: copies]
-        parts = [share[start : start + size] for start in range(0, len(share), size)]
-        if not boosted.whole:  # ranks must make the same calls: one that has no items left looks at the first again
-            parts += [chosen[:0]] * (-(-len(chosen[::copies]) // size) - len(parts))
-        measures = {"loss": workload.criterion, **workload.metrics}
-        sums = torch.zeros(len(measures), dtype=torch.float64, device=self._device)
-        total = 0.0
-        model = boosted.inner if boosted.whole else boosted.model
-        model.eval()
-        loaded = self._load(data, [(i, part or chosen[:1]) for i, part in enumerate(parts)], prefix)
-        with torch.inference_mode() if boosted.whole else torch.no_grad(), boosted.precision():
-            for part, batch in zip(parts, loaded, strict=True):
-                weight = float(workload.batch_weight(batch) if workload.batch_weight else len(part))
-                on_device = to_device(batch, self._device)
-                if self._layout.pipeline > 1:
-                    values, weight = self._measured_in_pipeline(on_device, measures)
-                else:
-                    outputs = self._outputs(model, on_device)
-                    values = torch.stack([one(outputs, on_device).double() * weight for one in measures.values()])
-                if part:
-                    sums += values
-                    total += weight
-                self.progress += 1
-        reduced = torch.cat([sums, torch.tensor([total], dtype=torch.float64).to(self._device, non_blocking=True)])
-        if self._world > 1:
-            dist.all_reduce(reduced)
-        means = (reduced[:-1] / reduced[-1]).tolist()
-        return {f"{prefix}_{name}": mean for name, mean in zip(measures, means, strict=True)}
-
-    def _measured_in_pipeline(self, batch: Batch, measures: Mapping[str, Any]) -> tuple[Tensor, float]:
-        """The sum of each measure over a batch, and the batch's weight. The last stage has them, the others zeros."""
-        weigh = self._workload.batch_weight or _items
-        sums, total = torch.zeros(len(measures), dtype=torch.float64, device=self._device), 0.0
-
-        def measure(outputs: Outputs, micro: Batch) -> Tensor:
-            nonlocal total
-            weight, outputs = float(weigh(micro)), self._boosted.in_fp32(outputs)
-            sums.add_(torch.stack([one(outputs, micro).double() * weight for one in measures.values()]))
-            total += weight
-            return torch.zeros((), device=self._device)
-
-        self._boosted.look_through_pipeline(batch, measure)
-        return sums, total
+        """Return the figures of the model over `data`, or over `items` of it: "val_loss", "val_accuracy"."""
+        return self._evaluation.measure(data, prefix, items)
 
     def _train_batches(self) -> Generator[Batch, None, None]:
         """This rank's micro-batches, from the present step to the trial's end."""
+        return self._batches_from(self.step, self._trial.max_steps)
+
+    def _batches_from(self, step: int, until: int) -> Generator[Batch, None, None]:
         data, seed = self._workload.train_data, self._trial.seed
         # It does not know of `self`: the processes that load end with the last reference to this training.
-        order = _micro_batches(
-            items=len(data),  # type: ignore[arg-type]
+        order = micro_batches(
+            items=items_per_epoch(self._workload),
             batch_size=self._batch_size,
             copies=self._layout.data,
             copy=self._data_rank,
             parts=self._task.training.accumulate,
             seed=seed,
-            steps=range(self.step, self._trial.max_steps),
+            steps=range(step, until),
+            sampler=sampler_of(self._workload),
         )
         return self._load(data, order, f"train {seed}")
 
-    def _load(
-        self, data: Dataset[Any], order: Iterable[tuple[int, Indices]], seed: str
-    ) -> Generator[Batch, None, None]:
-        pin = self._device.type == "cuda"
-        return batches(self._workload, data, order, seed, self._task.training.loader_workers, pin)
+
+def _refuse_not_finite(name: str, value: float, reason: str) -> None:
+    """Raise InputError where a value is not finite on any rank before anything was trained. All ranks call this."""
+    bad = "" if math.isfinite(value) else f"{word(value)}: {reason or 'the model or the criterion gives it'}"
+    if bad := first_said(bad):
+        raise InputError(f"workload: {name} of the first batch {bad}; nothing was trained yet")
 
 
-MODEL_FILE = "model.safetensors"
+def _loader(workload: Workload, workers: int, *, pin: bool) -> Load:
+    """Return `batches` for this workload. It does not know of a training: what loads ends with the last one of it."""
 
+    def load(data: Dataset[Any], order: Iterable[tuple[int, Indices]], seed: str) -> Generator[Batch, None, None]:
+        return batches(workload, data, order, seed, workers, pin)
 
-def save_model(model: nn.Module, directory: Path) -> None:
-    """Writes the weights so that a reader sees the whole file or none."""
-    directory.mkdir(parents=True, exist_ok=True)
-    temporary = directory / f".{MODEL_FILE}"
-    # A copy of each: the format refuses tied weights, which share their memory.
-    tensors = {
-        name: tensor.detach().clone(memory_format=torch.contiguous_format)
-        for name, tensor in model.state_dict().items()
-    }
-    save_file(tensors, temporary)
-    temporary.replace(directory / MODEL_FILE)
+    return load
 
 
 def seed_everything(seed: int) -> None:
@@ -422,41 +459,3 @@ def _plateau(trial: TrialSpec) -> ReduceLROnPlateau | None:
     schedule = make_lr_schedule(trial.lr_schedule, trial.parameters, trial.max_steps)
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=trial.lr)
     return Plateau(optimizer, **schedule.arguments(trial.lr))
-
-
-def _micro_batches(
-    *, items: int, batch_size: int, copies: int, copy: int, parts: int, seed: int, steps: range
-) -> Iterator[tuple[int, Indices]]:
-    """For each of `steps` the micro-batches of one copy of the model: their places among those of all copies, and their
-    items. The order of the data is drawn anew each epoch from the seed."""
-    generator = torch.Generator().manual_seed(seed)
-    steps_per_epoch = items // batch_size
-    own = slice(copy * batch_size // copies, (copy + 1) * batch_size // copies)
-    for epoch in range(steps.stop // steps_per_epoch + 1):
-        order = torch.randperm(items, generator=generator)
-        for step in range(max(steps.start, epoch * steps_per_epoch), min(steps.stop, (epoch + 1) * steps_per_epoch)):
-            first = (step - epoch * steps_per_epoch) * batch_size
-            for part, indices in enumerate(order[first : first + batch_size][own].chunk(parts)):
-                yield (step * parts + part) * copies + copy, indices
-
-
-def _items(batch: Batch) -> float:
-    """How many items a batch holds: the first length of its first tensor."""
-    return float(next(len(value) for value in tree_leaves(batch) if isinstance(value, Tensor) and value.dim()))
-
-
-def _param_groups(workload: Workload, model: nn.Module, decay_all: bool) -> list[dict[str, Any]]:
-    """The optimizer's groups; "lr" is a ratio here, 1 where the workload names none."""
-    groups = workload.param_groups(model) if workload.param_groups else [{"params": model.parameters()}]
-    groups = [{"lr": 1.0, **group, "params": list(group["params"])} for group in groups]
-    if decay_all:
-        return groups
-    return [
-        {**group, "params": params, **settings}
-        for group in groups
-        for params, settings in (
-            ([parameter for parameter in group["params"] if parameter.dim() > 1], {}),
-            ([parameter for parameter in group["params"] if parameter.dim() <= 1], {"weight_decay": 0.0}),
-        )
-        if params
-    ]

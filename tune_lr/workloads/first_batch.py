@@ -1,6 +1,7 @@
-"""The first batch of a workload, trained once and thrown away: what does not fit shows before any trial starts."""
+"""A workload whose functions say in one line what went wrong with its first batch: what was called, and with what."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -8,53 +9,57 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from tune_lr.errors import InputError
-from tune_lr.workloads import Batch, Workload, load_batch, outputs_of, raised, to_device
+from tune_lr.workloads import Batch, Workload, load_batch, outputs_of, over_all, raised
 
 _Measure = Callable[[Any, Batch], Tensor]
 
+# What is said by a process group that has lost a rank. That is no mistake of the user's.
+_OF_THE_GROUP = ("gloo", "NCCL", "Connection closed", "Connection reset")
 
-def check_first_batch(workload: Workload, items: int | None = None, unused_parameters: bool = False) -> None:
-    """One forward and backward pass over the first `items` training items (default: a batch), and one forward pass
-    over as many of the validation data.
 
-    `unused_parameters`: whether parameters may be left without a gradient, as torch's DDP understands it. Raises
-    InputError where a function of the workload raises, returns what it must not, or nothing would train.
+def check_data(workload: Workload, items: int | None = None) -> None:
+    """Load the first `items` items of the training data (default: a batch), and as many of the validation data.
+
+    Raises InputError where that fails, or is no batch that a model can take.
     """
-    try:
-        _check(workload, items or workload.batch_size, unused_parameters)
-    except InputError as error:
-        # A model or a loss that talks to the other ranks can be tried in a group alone, and here there may be none yet.
-        if "process group has not been initialized" not in str(error):
-            raise
+    for name in ("train_data", "val_data"):
+        batch = _first(workload, getattr(workload, name), name, items or workload.batch_size)
+        if name == "train_data":
+            _check_weight(workload, batch)
 
 
-def _check(workload: Workload, items: int, unused_parameters: bool) -> None:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = _model(workload).to(device)
+def guarded(workload: Workload) -> Workload:
+    """Return a workload that does the same, but raises InputError where a function raises or returns what it must not.
 
-    batch = _first(workload, workload.train_data, "train_data", items, device)
-    model.train()
-    outputs = _outputs(workload, model, batch, "train_data")
+    It is for a first step and a first validation of a model that has not been trained yet.
+    """
+    return replace(
+        workload,
+        model=lambda: _model(workload),
+        forward=lambda model, batch: _outputs(workload, model, batch),
+        criterion=lambda outputs, batch: _loss(workload, outputs, batch),
+        metrics={name: _guarded_metric(metric, name) for name, metric in workload.metrics.items()},
+        param_groups=None if workload.param_groups is None else lambda model: _groups(workload, model),
+    )
+
+
+def is_of_the_group(error: Exception) -> bool:
+    """Return whether an exception says that another rank is lost."""
+    return any(word in str(error) for word in _OF_THE_GROUP)
+
+
+def _guarded_metric(metric: Any, name: str) -> Any:
+    return metric if over_all(metric) else lambda outputs, batch: _scalar(metric, f"metric {name}", outputs, batch)
+
+
+def _loss(workload: Workload, outputs: Any, batch: Batch) -> Tensor:
     loss = _scalar(workload.criterion, "criterion", outputs, batch)
-    if not loss.requires_grad:
+    if torch.is_grad_enabled() and not loss.requires_grad:
         raise InputError(
             "workload: the loss has no gradient, so nothing would train; compute it from the model's outputs, "
             "without detach(), item() or no_grad()"
         )
-    try:
-        loss.backward()
-    except Exception as error:
-        raise InputError(f"workload: the backward pass of the first batch {raised(error)}") from error
-    _check_gradients(workload, model, unused_parameters)
-    _check_weight(workload, batch)
-
-    batch = _first(workload, workload.val_data, "val_data", items, device)
-    model.eval()
-    with torch.inference_mode():
-        outputs = _outputs(workload, model, batch, "val_data")
-        _scalar(workload.criterion, "criterion", outputs, batch)
-        for name, measure in workload.metrics.items():
-            _scalar(measure, f"metric {name}", outputs, batch)
+    return loss
 
 
 def _model(workload: Workload) -> nn.Module:
@@ -75,7 +80,7 @@ def _model(workload: Workload) -> nn.Module:
     return model
 
 
-def _first(workload: Workload, data: Dataset[Any], name: str, items: int, device: torch.device) -> Batch:
+def _first(workload: Workload, data: Dataset[Any], name: str, items: int) -> Batch:
     try:
         batch = load_batch(workload, data, range(min(items, len(data))))  # type: ignore[arg-type]
     except Exception as error:
@@ -85,13 +90,16 @@ def _first(workload: Workload, data: Dataset[Any], name: str, items: int, device
             f"workload: a batch of {name} must be (input, target) or a mapping (got {described(batch)}); else write a "
             "forward"
         )
-    return to_device(batch, device)
+    return batch
 
 
-def _outputs(workload: Workload, model: nn.Module, batch: Batch, name: str) -> Any:
+def _outputs(workload: Workload, model: nn.Module, batch: Batch) -> Any:
     try:
         return outputs_of(workload, model, batch)
     except Exception as error:
+        if isinstance(error, InputError) or is_of_the_group(error):
+            raise
+        name = "train_data" if torch.is_grad_enabled() else "val_data"
         raise InputError(
             f"workload: the model, given the first batch of {name}, {raised(error)}; the batch is {described(batch)}"
         ) from error
@@ -102,6 +110,8 @@ def _scalar(measure: _Measure, name: str, outputs: Any, batch: Batch) -> Tensor:
     try:
         value = measure(outputs, batch)
     except Exception as error:
+        if is_of_the_group(error):
+            raise
         raise InputError(
             f"workload: {name} {raised(error)}; it was given outputs {described(outputs)} and the batch "
             f"{described(batch)}"
@@ -113,7 +123,11 @@ def _scalar(measure: _Measure, name: str, outputs: Any, batch: Batch) -> Tensor:
     return value
 
 
-def _check_gradients(workload: Workload, model: nn.Module, unused_parameters: bool) -> None:
+def check_gradients(model: nn.Module, *, unused_parameters: bool) -> None:
+    """Raise InputError where the first step left parameters of the model without a gradient.
+
+    `unused_parameters`: whether that is allowed for some of them, as torch's DDP understands it.
+    """
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     without = [name for name, parameter in trained.items() if parameter.grad is None]
     if len(without) == len(trained):
@@ -127,16 +141,24 @@ def _check_gradients(workload: Workload, model: nn.Module, unused_parameters: bo
             f"{without[0]}); freeze them by requires_grad_(False), or set scaling.plugin_args: "
             "{find_unused_parameters: true}"
         )
-    if workload.param_groups is None:
-        return
+
+
+def _groups(workload: Workload, model: nn.Module) -> list[dict[str, Any]]:
+    assert workload.param_groups is not None
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
-        given = {id(parameter) for group in workload.param_groups(model) for parameter in group["params"]}
+        groups = []
+        for group in workload.param_groups(model):
+            params = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
+            groups.append({**group, "params": params})
+        given = {id(parameter) for group in groups for parameter in group["params"]}
     except Exception as error:
         raise InputError(
             f"workload: param_groups {raised(error)}; it must return a list of {{'params': [...], ...}}"
         ) from error
-    if not any(id(parameter) in given for parameter in trained.values()):
+    if not any(id(parameter) in given for parameter in trained):
         raise InputError("workload: param_groups holds none of the parameters that train; take them from its argument")
+    return groups
 
 
 def _check_weight(workload: Workload, batch: Batch) -> None:
