@@ -226,7 +226,7 @@ class Boosted:
                 raise InputError(
                     "scaling.plugin_args: the step before left some of the model's parameters without a gradient, as "
                     "layers do that are dropped at random; write scaling.plugin_args: {find_unused_parameters: true} "
-                    f"(torch says: {one_line(error)})"
+                    f"(torch says: {' '.join(str(error).split())})"
                 ) from None
         return self.in_fp32(outputs_of(self._workload, self.model, batch))
 
