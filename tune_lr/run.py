@@ -12,6 +12,7 @@ from tune_lr.records.answer import Answer
 from tune_lr.records.observer import Observer
 from tune_lr.records.outcome import Outcome, Spending
 from tune_lr.records.trial import CheckpointPlan
+from tune_lr.records.waiting import Tell
 from tune_lr.store.files import write_json
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.answer import answer_of
@@ -27,10 +28,12 @@ def run(
     strict: bool = False,
     on_study: Callable[[Study], None] | None = None,
     on_cluster: Callable[[int, Hardware], None] | None = None,
+    on_waiting: Tell | None = None,
 ) -> Outcome:
     """Run the study in `directory` from where it stands to its end, and write every derived file.
 
-    `on_study` is given the study before anything of it runs; `on_cluster` the number of slots and what the cluster has.
+    `on_study` is given the study before anything of it runs; `on_cluster` the number of slots and what the cluster has;
+    `on_waiting` what is waited for, where that takes long.
     Raises TuneLRError; Interrupted after SIGINT or SIGTERM. Whatever ends it, what was finished stands on disk.
     """
     with directory.lock():
@@ -50,13 +53,13 @@ def run(
             with (
                 directory.driver_log.open("a", encoding="utf-8", errors="replace") as log,
                 redirect_stdout(log),  # Ray prints what befalls a worker; whoever shows progress holds the old one
-                cluster.connected(address, task.python_path),
+                cluster.connected(address, task.python_path, on_waiting),
                 cluster.head_watched(cluster_lost),
                 stoppable(directory),
             ):
                 take_signals()  # again: Ray has set a handler of its own
                 if not study.stopped:
-                    cluster.run(study, task, config.scaling.max_concurrent, on_cluster)
+                    cluster.run(study, task, config.scaling.max_concurrent, on_cluster, on_waiting)
         if study.error is not None:
             raise study.error
         return finish(study)

@@ -22,9 +22,10 @@ from tune_lr.config.plan import plan
 from tune_lr.errors import InputError, Interrupted, NoAnswerError, TuneLRError
 from tune_lr.records.outcome import Outcome
 from tune_lr.records.phases import PHASES
+from tune_lr.records.waiting import Tell, told_while
 from tune_lr.store.record import StudyRecord
 from tune_lr.store.study_dir import StudyDir, check_study_name
-from tune_lr.tracking.key import Mode, choose_mode
+from tune_lr.tracking.key import Mode, choose_mode, run_folder
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,7 +59,7 @@ def open_session(
     Raises InputError for what cannot be, before anything is imported or made.
     """
     mode = choose_mode(wandb)
-    check_address(address or os.environ.get("RAY_ADDRESS"))
+    check_address(address or os.environ.get("RAY_ADDRESS"), "--address" if address else "RAY_ADDRESS")
     return Session(address, mode, strict, console)
 
 
@@ -133,7 +134,7 @@ def _go_on(directory: StudyDir, session: Session) -> Outcome:
     record = directory.read_record()
     config = record.config
     progress = _progress(record, session.console)
-    with _tracked(record, directory, session.mode) as tracker:
+    with _tracked(record, directory, session.mode, progress.notice if progress else None) as tracker:
 
         def on_study(study: "Study") -> None:
             if progress is not None:
@@ -151,6 +152,7 @@ def _go_on(directory: StudyDir, session: Session) -> Outcome:
                 strict=session.strict,
                 on_study=on_study,
                 on_cluster=progress.cluster_joined if progress else None,
+                on_waiting=progress.notice if progress else None,
             )
         if tracker is not None:
             tracker.study_ended(outcome.rows)
@@ -175,7 +177,9 @@ def _progress(record: StudyRecord, console: "Console | None") -> "Progress | Non
 
 
 @contextmanager
-def _tracked(record: StudyRecord, directory: StudyDir, mode: Mode) -> "Iterator[WandbProcess | None]":
+def _tracked(
+    record: StudyRecord, directory: StudyDir, mode: Mode, on_waiting: Tell | None
+) -> "Iterator[WandbProcess | None]":
     """Give what reports to W&B; None where that is disabled. At the end wait until everything is delivered."""
     if mode == "disabled":
         yield None
@@ -186,7 +190,8 @@ def _tracked(record: StudyRecord, directory: StudyDir, mode: Mode) -> "Iterator[
     try:
         yield tracker
     finally:
-        tracker.close()
+        with told_while("Weights & Biases to take what is left of the curves", on_waiting):
+            tracker.close()
 
 
 def _show_end(
@@ -199,7 +204,7 @@ def _show_end(
     if tracker is not None and tracker.trouble:
         progress.notice(f"W&B: {tracker.trouble}")
     if tracker is not None and (tracker.mode == "offline" or tracker.trouble):
-        other = "" if tracker.trouble else f"   (or wandb sync {directory.wandb}/offline-run-*)"
+        other = "" if tracker.trouble else f"   (or wandb sync {run_folder(directory.root) / 'wandb'}/offline-run-*)"
         console.print(f"W&B          tune-lr sync {directory.root}{other}", highlight=False, soft_wrap=True)
     if outcome.failed:
         progress.notice(f"{outcome.failed} trial(s) failed for good: see the column reason in {directory.trials_csv}")

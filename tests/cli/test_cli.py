@@ -354,7 +354,7 @@ def test_ray_client_is_refused_and_the_name_stays_free(where: str, monkeypatch: 
     assert code == 2
     (line,) = err.splitlines()
     assert line.startswith(
-        "error: --address: Ray Client would run Tune elsewhere (got 'ray://head:10001'); submit a job instead "
+        f"error: {where}: Ray Client would run Tune elsewhere (got 'ray://head:10001'); submit a job instead "
     )
     assert not Path("studies").exists()
 

@@ -1,5 +1,7 @@
 """Which mode W&B's own variables ask for."""
 
+from pathlib import Path
+
 import pytest
 
 from tune_lr.errors import InputError
@@ -7,8 +9,10 @@ from tune_lr.tracking.key import choose_mode
 
 
 @pytest.fixture(autouse=True)
-def _with_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def _with_a_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.delenv("WANDB_DISABLED", raising=False)
 
@@ -51,3 +55,22 @@ def test_online_by_the_variable_needs_a_key(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(InputError, match=r"^WANDB_MODE: online needs a key"):
         choose_mode(None)
+
+
+@pytest.mark.parametrize(("written", "mode"), [("offline", "offline"), ("disabled", "disabled"), ("online", "online")])
+@pytest.mark.parametrize("folder", ["wandb", ".wandb", ".config/wandb"])
+def test_what_wandb_offline_and_wandb_disabled_write_holds(
+    folder: str, written: str, mode: str, tmp_path: Path
+) -> None:
+    """`wandb offline` writes a settings file into the current directory."""
+    (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / folder / "settings").write_text(f"[default]\nmode = {written}\n")
+    assert choose_mode(None) == mode
+    assert choose_mode("offline") == "offline"
+
+
+def test_the_variable_is_stronger_than_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "wandb/settings").write_text("[default]\nmode = disabled\n")
+    monkeypatch.setenv("WANDB_MODE", "online")
+    assert choose_mode(None) == "online"

@@ -225,6 +225,28 @@ def test_divergence_is_marked_and_its_last_validation_is_no_result(runs: dict[st
     assert "diverged" not in runs["abcd1234-0001"].summary
 
 
+def test_wandbs_variables_for_every_run_hold_and_those_for_one_run_do_not(
+    study: StudyDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everywhere = {"WANDB_DIR": str(tmp_path / "scratch"), "WANDB_TAGS": "gpu, night", "WANDB_NOTES": "second try"}
+    for name, value in everywhere.items():
+        monkeypatch.setenv(name, value)
+    for name, value in {"WANDB_NAME": "mine", "WANDB_RUN_ID": "abc", "WANDB_RESUME": "must"}.items():
+        monkeypatch.setenv(name, value)
+    tracker = WandbTracker(CONFIG, study, "abcd1234", "offline")
+    feed(tracker, 1, 2)
+    tracker.close()
+    assert tracker.trouble == ""
+    written = read_runs(tmp_path / "scratch/wandb")
+    assert set(written) == {"abcd1234-0001", "abcd1234-0002"}
+    assert {run.name for run in written.values()} == {
+        "step lr=0.05 #1",
+        "constant lr=0.0123 #2",
+    }
+    assert all({"gpu", "night", "search"} <= set(run.tags) for run in written.values())
+    assert not list(study.wandb.glob("offline-run-*"))
+
+
 def test_a_trial_that_begins_again_leaves_one_run(study: StudyDir) -> None:
     """In the same driver (its worker was lost), and in the next one (the study was resumed)."""
     trial, _, own = FED[1]

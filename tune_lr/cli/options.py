@@ -41,6 +41,11 @@ def session_of(options: Namespace) -> "Session":
     return open_session(options.address, options.wandb, strict=strict, console=make_console())
 
 
+def tell_waiting(text: str) -> None:
+    """Say on stderr what is waited for, for a command whose stdout is its result."""
+    print(f"note: {text}", file=sys.stderr, flush=True)
+
+
 def make_console() -> "Console":
     """Return a console on the stdout of this moment, whatever takes its place later."""
     from tune_lr.show.output import safe_console

@@ -17,6 +17,7 @@ from typing import Any
 from tune_lr.config.hardware import Hardware, Node, check_address, check_slots, slots_on
 from tune_lr.config.task import Task
 from tune_lr.errors import InputError, ResourceError, one_line
+from tune_lr.records.waiting import Tell, told_while
 from tune_lr.study.study import Study
 
 # Before Ray is imported: quiet, no usage statistics, none of Tune's own loggers, and signals are ours to handle.
@@ -40,6 +41,7 @@ logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 from tune_lr.cluster.ray_private import NODE_GROUP, ensure_token, loopback_only, startable_nodes, without_services
 from tune_lr.cluster.slots import HoldingScheduler, Slots, StudySearcher, StudyStopper
 from tune_lr.cluster.trainable import SlotTrainable
+from tune_lr.cluster.waits import Waits
 from tune_lr.cluster.workers import SHIPPED, bundles
 
 # How often the nodes are counted while a study runs.
@@ -51,12 +53,15 @@ HEAD_PATIENCE_S = 30.0
 MOST_SHIPPED_BYTES = 20_000_000
 
 
-def _check_answer(address: str) -> None:
-    """Raise ResourceError where nothing listens at the address. Ray itself would try for ever."""
+def _check_answer(address: str, source: str) -> None:
+    """Raise ResourceError where nothing listens at the address. Ray itself would try for ever.
+
+    `source` is the option or the variable that has the address.
+    """
     try:
         _connect(address)
     except (OSError, ValueError) as error:
-        raise ResourceError(f"--address: no Ray cluster answers at {address} ({one_line(error)})") from None
+        raise ResourceError(f"{source}: no Ray cluster answers at {address} ({one_line(error)})") from None
 
 
 def _connect(address: str) -> None:
@@ -66,22 +71,26 @@ def _connect(address: str) -> None:
 
 
 @contextmanager
-def connected(address: str | None, python_path: Sequence[str] = ()) -> Iterator[None]:
+def connected(address: str | None, python_path: Sequence[str] = (), on_waiting: Tell | None = None) -> Iterator[None]:
     """Join the cluster at `address` (auto or HOST:PORT), else the one at RAY_ADDRESS, else start a local Ray.
 
-    The Python files in the folders of `python_path` are sent to the nodes of a cluster that is joined. Raises
-    ResourceError where Ray cannot be reached or started.
+    The Python files in the folders of `python_path` are sent to the nodes of a cluster that is joined. `on_waiting` is
+    told what is waited for where that takes long. Raises ResourceError where Ray cannot be reached or started.
     """
+    source = "--address" if address else "RAY_ADDRESS"
     address = address or os.environ.get("RAY_ADDRESS")
-    check_address(address)
+    check_address(address, source)
     if address and address not in ("auto", "local"):
-        _check_answer(address)
+        _check_answer(address, source)
     with tempfile.TemporaryDirectory(prefix="tune-lr-") as scratch:
+        joins = bool(address) and address != "local"
+        what = f"the Ray cluster ({address}) to take this driver" if joins else "Ray to start on this machine"
         try:
-            if address and address != "local":
-                _join(address, python_path, Path(scratch) / SHIPPED)
-            else:
-                _start_local()
+            with told_while(what, on_waiting):
+                if address and joins:
+                    _join(address, python_path, Path(scratch) / SHIPPED)
+                else:
+                    _start_local()
         except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
             where = f"at {address}" if address else "here"
             raise ResourceError(f"Ray cannot be reached or started {where}: {one_line(error)}") from None
@@ -208,22 +217,29 @@ class SlotCount:
         return self._count
 
 
+def _tell_nobody(text: str) -> None:
+    """Take what nobody wants to be told."""
+
+
 def run(
     study: Study,
     task: Task,
     most: int | None = None,
     on_change: Callable[[int, Hardware], None] | None = None,
+    on_waiting: Tell | None = None,
 ) -> None:
     """Run a study to its end, or until it is stopped: one run of Tune for all phases, so that workers stay warm.
 
     `most` limits the slots. `on_change` is called with their number and the cluster's hardware, at the start and when
-    nodes have joined or left. Raises ResourceError where no trial fits, and where the cluster is lost.
+    nodes have joined or left. `on_waiting` is told what is waited for where that takes long. Raises ResourceError where
+    no trial fits, and where the cluster is lost.
     """
     count_slots(task, most)
     if task.checkpoints is not None:
         home = ray.get_runtime_context().get_node_id()
         task = replace(task, checkpoints=replace(task.checkpoints, home=home))
-    slots = Slots(study, task, SlotCount(task, most, on_change))
+    waits = Waits(task, free, on_waiting or _tell_nobody)
+    slots = Slots(study, task, SlotCount(task, most, on_change), waits)
     with tempfile.TemporaryDirectory(prefix="tune-lr-") as scratch:  # Tune insists on a place for its own files
         tuner = tune.Tuner(
             tune.with_resources(SlotTrainable, tune.PlacementGroupFactory(bundles(task), strategy="PACK")),

@@ -17,6 +17,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
+from tune_lr.cluster.waits import Waits
 from tune_lr.config.task import Task
 from tune_lr.study.study import Study
 
@@ -25,11 +26,16 @@ if TYPE_CHECKING:
 
 
 class Slots:
-    """What the searcher and the scheduler share: the trials in Tune's hands, by Tune's own id. `count` says how many
-    slots there are now: nodes join and leave."""
+    """What the searcher and the scheduler share: the trials in Tune's hands, by Tune's own id.
 
-    def __init__(self, study: Study, task: Task, count: Callable[[], int]) -> None:
-        self.study, self.task, self.count = study, task, count
+    `count` says how many slots there are now: nodes join and leave. `waits` tells what has to be waited for.
+    """
+
+    def __init__(self, study: Study, task: Task, count: Callable[[], int], waits: Waits) -> None:
+        self.study = study
+        self.task = task
+        self.count = count
+        self.waits = waits
         self.active: dict[str, TrialSpec] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -91,6 +97,7 @@ class HoldingScheduler(TrialScheduler):
         if spec is None:  # it was over already
             return self.NOOP
         report: Report = result["report"]
+        self._slots.waits.reported(spec, report)
         if self._slots.study.report(spec.number, report):
             return self.CONTINUE
         del self._slots.active[trial.trial_id]
@@ -98,7 +105,11 @@ class HoldingScheduler(TrialScheduler):
         return self.NOOP
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        """Pass the actor of a held trial to a fresh one; end all held trials when the study is over."""
+        """Pass the actor of a held trial to a fresh one; end all held trials when the study is over.
+
+        Tune asks this several times a second.
+        """
+        self._slots.waits.look(tune_controller.get_trials(), self._slots.active)
         if self._slots.study.over:
             while self._held:
                 tune_controller.stop_trial(self._held.pop())

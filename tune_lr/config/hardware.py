@@ -58,10 +58,13 @@ def check_slots(nodes: Sequence[Node], scaling: Scaling) -> None:
     )
 
 
-def check_address(address: str | None) -> None:
-    """Raise InputError for the address of a Ray cluster that cannot serve a driver on this machine."""
+def check_address(address: str | None, source: str = "--address") -> None:
+    """Raise InputError for the address of a Ray cluster that cannot serve a driver on this machine.
+
+    `source` is the option or the variable that has the address.
+    """
     if address and address.startswith("ray://"):
         raise InputError(
-            f"--address: Ray Client would run Tune elsewhere (got {address!r}); submit a job instead "
+            f"{source}: Ray Client would run Tune elsewhere (got {address!r}); submit a job instead "
             "(ray job submit -- tune-lr search ...), or give HOST:PORT on a node of the cluster"
         )

@@ -28,12 +28,34 @@ _MODES: dict[str, Mode] = {
 
 def server_url() -> str:
     """Return where W&B is, as wandb finds it: the environment, then `wandb login --host`, then the public server."""
+    return (os.environ.get("WANDB_BASE_URL") or _setting("base_url") or "https://api.wandb.ai").rstrip("/")
+
+
+def _setting(name: str) -> str:
+    """Return what a settings file of W&B says, "" for nothing: that of the current directory, else the user's own.
+
+    `wandb login --host` writes the user's, `wandb offline` and `wandb disabled` that of the current directory.
+    """
     settings = configparser.ConfigParser(interpolation=None)
-    folder = Path(os.environ.get("WANDB_CONFIG_DIR", "~/.config/wandb"))
-    with suppress(configparser.Error, UnicodeDecodeError):
-        settings.read((folder / "settings").expanduser())
-    chosen = os.environ.get("WANDB_BASE_URL") or settings.get("default", "base_url", fallback="")
-    return (chosen or "https://api.wandb.ai").rstrip("/")
+    folders = (
+        Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb"),
+        Path(".wandb" if Path(".wandb").exists() else "wandb"),
+    )
+    for folder in folders:  # what is read last holds
+        with suppress(configparser.Error, UnicodeDecodeError, OSError):
+            settings.read((folder / "settings").expanduser(), encoding="utf-8")
+    return settings.get("default", name, fallback="")
+
+
+def run_folder(study: Path) -> Path:
+    """Return the folder in which wandb makes its own folder `wandb`: WANDB_DIR, else the study directory."""
+    chosen = os.environ.get("WANDB_DIR")
+    return Path(chosen).expanduser().absolute() if chosen else study
+
+
+def tags() -> list[str]:
+    """Return the tags that WANDB_TAGS wants every run to have."""
+    return [tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag.strip()]
 
 
 def find_key() -> str | None:
@@ -78,12 +100,13 @@ def choose_mode(asked: Mode | None) -> Mode:
 
 
 def _mode_of_environment() -> Mode | None:
-    """Return the mode that W&B's own variables ask for; None where they ask for nothing."""
-    if os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes"):
+    """Return the mode that W&B's own variables and settings ask for; None where they ask for nothing."""
+    if os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes", "on"):
         return "disabled"
     said = os.environ.get("WANDB_MODE")
     if not said:
-        return None
+        written = _MODES.get(_setting("mode").lower())  # by `wandb offline` or `wandb disabled`
+        return None if written == "online" else written
     if said.lower() not in _MODES:
         raise InputError(f"WANDB_MODE: is no mode of W&B (got {said!r}); allowed: online, offline, disabled")
     return _MODES[said.lower()]

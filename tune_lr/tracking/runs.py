@@ -1,6 +1,7 @@
 """The runs of a study in Weights & Biases: group = study, job_type = phase. Group and ids tie them to the study."""
 
 import math
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -14,10 +15,16 @@ from tune_lr.records.row import RAMP, TrialRow
 from tune_lr.records.trial import TrialSpec
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.tracking import summary
-from tune_lr.tracking.key import Mode
+from tune_lr.tracking.key import Mode, run_folder
+from tune_lr.tracking.key import tags as env_tags
 from tune_lr.tracking.rows import Row, Thinner, x_axis
 from tune_lr.tracking.uploaded import Uploaded, Uploads
 
+# Variables of W&B that speak of one run. A study makes one for each trial, which must not share an id or a name.
+ONE_RUN = (
+    "WANDB_RUN_ID", "WANDB_RESUME", "WANDB_NAME", "WANDB_JOB_TYPE", "WANDB_RUN_GROUP", "WANDB_SWEEP_ID",
+    "WANDB_LAUNCH", "WANDB_FORK_FROM", "WANDB_RESUME_FROM",
+)  # fmt: skip
 RUN_TIMEOUT_S = 8.0  # for a run to begin, or to be delivered after its end
 
 
@@ -36,8 +43,9 @@ def run_name(trial: TrialSpec) -> str:
 class Runs:
     """Makes a study's runs, in this thread. Whatever goes wrong is raised as wandb raises it.
 
-    `folder` is where wandb makes its own folder; by default it is the study directory. `stop` is called, in a thread
-    of wandb's, with the number of a trial whose run somebody stops in W&B.
+    `folder` is where wandb makes its own folder; by default it is WANDB_DIR, or else the study directory. `stop` is
+    called, in a thread of wandb's, with the number of a trial whose run somebody stops in W&B. W&B's variables that
+    speak of one run are taken out of this process's environment.
     """
 
     def __init__(
@@ -50,9 +58,11 @@ class Runs:
         folder: Path | None = None,
         stop: Callable[[int], None] | None = None,
     ) -> None:
+        for name in ONE_RUN:
+            os.environ.pop(name, None)
         self.mode: Mode = mode
         self._config, self._directory, self._study_id = config, directory, study_id
-        self._folder, self._stop = folder or directory.root, stop
+        self._folder, self._stop = folder or run_folder(directory.root), stop
         self._uploads = Uploads(directory.wandb)
         self._open: dict[int, tuple[Any, Thinner]] = {}
         self._abandoned: set[int] = set()  # runs that had begun when the server was given up
@@ -61,7 +71,12 @@ class Runs:
         """Begin a trial's run. A run of it that is left from before is discarded."""
         number, ident = trial.number, run_id(self._study_id, trial.number)
         self._forget(number, ident)
-        tags = [trial.phase, *([trial.lr_schedule] if trial.lr_schedule else []), *(["fixed"] if trial.label else [])]
+        tags = [
+            trial.phase,
+            *([trial.lr_schedule] if trial.lr_schedule else []),
+            *(["fixed"] if trial.label else []),
+            *env_tags(),
+        ]
         run = self._init(
             id=ident,
             name=run_name(trial),
@@ -116,7 +131,7 @@ class Runs:
             id=self._summary_id,
             name=f"{directory.name} summary",
             job_type="summary",
-            tags=["summary"],
+            tags=["summary", *env_tags()],
             config=self._study_config(),
             stop=lambda: None,
         )

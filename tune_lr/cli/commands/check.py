@@ -3,7 +3,7 @@
 from argparse import Namespace
 
 from tune_lr.cli.exit_codes import DONE
-from tune_lr.cli.options import make_console, overrides_of
+from tune_lr.cli.options import make_console, overrides_of, tell_waiting
 
 
 def run(options: Namespace) -> int:
@@ -23,7 +23,7 @@ def run(options: Namespace) -> int:
     from tune_lr.cluster import cluster
 
     scaling = config.scaling
-    with cluster.connected(options.address):
+    with cluster.connected(options.address, on_waiting=tell_waiting):
         nodes = cluster.nodes()
         free = cluster.free()
     slots = slots_on(nodes, scaling, scaling.max_concurrent)

@@ -3,6 +3,8 @@
 from argparse import Namespace
 
 from tune_lr.cli.exit_codes import DONE
+from tune_lr.cli.options import tell_waiting
+from tune_lr.records.waiting import told_while
 
 
 def run(options: Namespace) -> int:
@@ -12,5 +14,7 @@ def run(options: Namespace) -> int:
 
     directory = StudyDir(options.study)
     record = directory.read_record()
-    print(save_dashboard(record.config, directory, record.id))
+    with told_while("the W&B server to save the workspace", tell_waiting):
+        address = save_dashboard(record.config, directory, record.id)
+    print(address)
     return DONE

@@ -3,6 +3,8 @@
 from argparse import Namespace
 
 from tune_lr.cli.exit_codes import DONE
+from tune_lr.cli.options import tell_waiting
+from tune_lr.records.waiting import told_while
 
 
 def run(options: Namespace) -> int:
@@ -11,7 +13,8 @@ def run(options: Namespace) -> int:
     from tune_lr.study.status import stop
 
     directory = StudyDir(options.study)
-    driver = stop(directory)
+    with told_while(f"the driver of {directory.root} to end its study", tell_waiting):
+        driver = stop(directory)
     if driver is None:
         print(f"nothing runs in {directory.root}")
     else:
