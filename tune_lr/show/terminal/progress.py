@@ -136,8 +136,8 @@ class Progress(Observer):
         self._console.print(f"{text}\n  {escape(bounds.reason)}", highlight=False)
 
     def notice(self, text: str) -> None:
-        """Print a note."""
-        self._console.print(Text(f"note: {text}", style="yellow"))
+        """Print a note, in one line where it is not for a screen: logs are searched by lines."""
+        self._console.print(Text(f"note: {text}", style="yellow"), soft_wrap=self._live is None)
 
     # --- figures --------------------------------------------------------------------------------------------
 
