@@ -1,5 +1,6 @@
 """best.yaml: its figures are the verdict's, and its code builds in plain PyTorch what was trained here."""
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,6 +18,7 @@ from tune_lr.errors import NoAnswerError
 from tune_lr.final_training import final_training
 from tune_lr.lr.schedule import make_lr_schedule
 from tune_lr.lr.schedules import SCHEDULES
+from tune_lr.records.answer import Answer
 from tune_lr.records.trial import Report, TrialSpec
 from tune_lr.session import create
 from tune_lr.store.files import read_yaml, write_yaml
@@ -234,6 +236,19 @@ def test_without_confirmation_the_searchs_best_stands_with_one_seed(tmp_path: Pa
     assert best["seeds"] == [7]
     assert best["confirm_trials"] == []
     assert "nothing was confirmed" in best["verdict"]
+
+
+@pytest.mark.parametrize(("best", "side"), [(1e-3, "lower"), (10.0, "upper"), (0.1, "")])
+def test_a_winner_at_a_bound_of_the_lrs_is_said(tmp_path: Path, best: float, side: str) -> None:
+    def trained(spec: TrialSpec, config: Config) -> Iterator[Report]:
+        return descend(spec, config, lambda step: 0.1 + math.log10(spec.lr / best) ** 2 + 2 / (step + 1))
+
+    study = open_study(tmp_path / "s", config_of(num_trials=16, parameters=FIXED_LR))
+    execute(study, train=trained)
+    answer = answer_of(study)
+    said = f"lies at the {side} bound of the LRs that were searched (0.01 to 1)"
+    assert [said in note for note in answer.notes] == [True] * bool(side)
+    assert Answer.from_dict(answer.to_dict()) == answer
 
 
 def test_without_a_completed_trial_there_is_no_best(tmp_path: Path) -> None:

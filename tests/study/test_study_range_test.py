@@ -32,6 +32,7 @@ from tune_lr.records.phases import PHASES
 from tune_lr.records.trial import Report, TrialSpec
 from tune_lr.study.curves import Curves
 from tune_lr.study.range_test import RangeTest, extended_ramp
+from tune_lr.study.widening import LOOK_AFTER
 from whole_studies import NO_CONFIRMATION, assert_whole, failing, of_phase, run_up_to
 
 
@@ -130,6 +131,47 @@ def test_a_ramp_that_never_diverges_is_extended_once_and_then_its_own_range_is_s
     assert all(1e-5 <= lr <= 10 for lr in lrs)
     assert max(lrs) / min(lrs) > 1e3
     assert_whole(study)
+
+
+SHORT_RAMP = {"low": 1e-4, "high": 10.0, "steps": 60, "replicates": 1}
+
+
+def level_then_nan(edge: float) -> Train:
+    """Ramps whose loss is level, but for noise, and not a number at LRs above `edge`."""
+
+    def trained(spec: TrialSpec, config: Config) -> Iterator[Report]:
+        if not spec.ramp:
+            return train(spec, config)
+        return ramp(spec, lambda lr, seed: math.nan if lr > edge else 5e6 + 1e5 * noise(lr, seed))
+
+    return trained
+
+
+def test_two_rounds_of_ramps_are_read_together_where_neither_holds_an_answer(tmp_path: Path) -> None:
+    """The first round diverges in its first steps; the second, at lower LRs, ends before the LR that diverges."""
+    log = Log()
+    study = open_study(tmp_path / "s", config_of(num_trials=12, range_test=SHORT_RAMP), observers=[log])
+    execute(study, train=level_then_nan(1.2e-3))
+    assert [row.lr for row in of_phase(study, "range_test")] == pytest.approx([10.0, 1e-3])
+    assert study.bounds is not None
+    assert (study.bounds.status, study.bounds.edge_only) == ("ok", True)
+    assert study.bounds.high is not None
+    assert 1e-3 < study.bounds.high < 2e-3
+    searched = of_phase(study, "search")[: LOOK_AFTER - 1]  # the range may be widened afterwards
+    assert all(row.lr <= study.bounds.high for row in searched)
+    assert not any("NO BOUNDS" in text for text in log.of("notice"))
+
+
+def test_without_bounds_the_lrs_that_diverged_in_a_ramp_are_not_searched(tmp_path: Path) -> None:
+    log = Log()
+    study = open_study(tmp_path / "s", config_of(num_trials=12, range_test=SHORT_RAMP), observers=[log])
+    execute(study, train=level_then_nan(1e-9))
+    assert study.bounds is not None
+    assert study.bounds.status == "diverged_at_start"
+    lrs = [row.lr for row in of_phase(study, "search")]
+    assert max(lrs) <= 1.0001e-8
+    assert min(lrs) >= 0.9999e-10
+    assert "The search covers 1e-10 to 1e-08; the LRs above it diverged." in log.of("notice")[-1]
 
 
 def test_where_noise_hides_the_fall_the_bounds_are_those_of_the_edge(tmp_path: Path) -> None:

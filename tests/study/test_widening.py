@@ -183,7 +183,7 @@ def test_the_range_is_widened_at_the_bound_where_the_best_lr_lies(
     if low is None or high is None:
         assert widener.widened is None
         assert widener.ledger == "search"
-        assert parts.journal.ledger("search").user_attrs["widening"] == {"after": 8}
+        assert "widening" not in parts.journal.ledger("search").user_attrs
         return
     assert widener.widened is not None
     assert (widener.widened.low, widener.widened.high) == pytest.approx((low, high))
@@ -196,12 +196,36 @@ def test_the_range_is_widened_at_the_bound_where_the_best_lr_lies(
     assert len(parts.journal.trials("widened")) == 8  # each once
 
 
-def test_it_looks_once_and_the_next_driver_knows(tmp_path: Path) -> None:
-    _, widener = half_way(tmp_path / "s", 0.1)
+def test_a_new_best_at_a_bound_widens_the_range_whenever_it_comes(tmp_path: Path) -> None:
+    parts, widener = half_way(tmp_path / "s", 0.1)
     widener.look()
+    assert widener.widened is None
+    for number, loss in ((8, 0.5), (9, 0.001)):
+        parts.add("search", searched(number, 0.0101), {"val_loss": loss})
+        widener.look()
+        assert (widener.widened is not None) == (loss < 0.01)
+    assert widener.widened is not None
+    assert (widener.widened.after, widener.widened.trial) == (10, 9)
+
+
+def test_the_range_is_not_widened_to_where_the_same_schedule_diverged(tmp_path: Path) -> None:
+    parts, widener = half_way(tmp_path / "s", 1e3)
+    parts.add("search", searched(8, 0.9), {"val_loss": -1.0})
+    parts.add("search", searched(9, 1.0), {}, state="diverged")
+    assert parts.trials.row(9).lr_schedule == parts.trials.row(8).lr_schedule
+    widener.look()
+    assert widener.widened is None
+
+
+def test_a_study_of_version_0_1_that_has_looked_does_not_look_again(tmp_path: Path) -> None:
+    parts, _ = half_way(tmp_path / "s", 1e3)
+    parts.journal.ledger("search").set_user_attr("widening", {"after": 8})
     _, again = half_way(tmp_path / "s", 1e3)
     again.look()
     assert again.widened is None
+
+
+def test_the_next_driver_knows_the_wider_range(tmp_path: Path) -> None:
     _, widener = half_way(tmp_path / "wider", 1e3)
     widener.look()
     _, again = half_way(tmp_path / "wider", 0.1)

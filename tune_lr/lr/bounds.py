@@ -284,6 +284,8 @@ def _reason_for_bounds(landmarks: Landmarks, curve: RampCurve, length: float) ->
     below, above = landmarks.basin
     end = "rises again" if curve.divergence_lr is None else f"diverges at {curve.divergence_lr:.2g}"
     reason = f"the loss is lowest at LRs from {below:.2g} to {above:.2g} and {end}: {search}"
+    if curve.divergence_lr is not None and high > curve.divergence_lr:
+        reason += "; that is above the LR that diverged, since a schedule with a short peak bears more than a ramp"
     steps_below = int(np.searchsorted(curve.lrs, below))
     if steps_below < FEW_STEPS:
         reason += (

@@ -158,6 +158,7 @@ class Answer:
     steps: Mapping[str, int]  # optimizer steps by phase
     full_trainings: float  # as many as all trials together have taken
     code: str  # the PyTorch lines that build the optimizer and the LR schedule that are chosen
+    notes: tuple[str, ...] = ()  # what is to be known of the answer before it is used, a sentence or two each
     predictions: tuple[Prediction, ...] = ()  # one a schedule, best first; only where trials have several lengths
     # By how much the first prediction is expected to be worse than the best of all, in units of the metric.
     expected_regret: float | None = None
@@ -216,6 +217,7 @@ class Answer:
             "test": dict(self.test) if self.test is not None else None,
             "steps": {**self.steps, "full_trainings": self.full_trainings},
             **predicted,
+            **({"notes": list(self.notes)} if self.notes else {}),
             "code": self.code,
         }
 
@@ -241,6 +243,7 @@ class Answer:
             steps=steps,
             full_trainings=full_trainings,
             code=data["code"],
+            notes=tuple(data.get("notes", ())),
             predictions=tuple(Prediction.from_dict(entry) for entry in data.get("predicted", ())),
             expected_regret=data.get("expected_regret"),
         )

@@ -6,6 +6,7 @@ from statistics import fmean
 from typing import Any
 
 from tune_lr.config.optimizers import colossalai_class
+from tune_lr.config.parameters import Combination
 from tune_lr.errors import NoAnswerError
 from tune_lr.lr.schedule import make_lr_schedule
 from tune_lr.lr.torch_code import groups_code
@@ -15,6 +16,7 @@ from tune_lr.records.row import best_of_each_schedule, rank_search
 from tune_lr.records.trial import TrialFacts
 from tune_lr.study.confirmation import WinnerOnTestData
 from tune_lr.study.study import Study
+from tune_lr.study.widening import bound_near
 
 LIKELY = 0.1  # an LR schedule that is the best with this probability is named beside the one that is chosen
 
@@ -49,6 +51,7 @@ def answer_of(study: Study) -> Answer:
         steps=study.trials.steps_by_phase(),
         full_trainings=round(study.trials.full_trainings(), 1),
         code=code(study, chosen),
+        notes=_notes(study, chosen),
         predictions=predictions,
         expected_regret=expected_regret,
     )
@@ -100,6 +103,25 @@ def code(study: Study, chosen: Finalist | Prediction) -> str:
     return (
         f"{imports}\n{groups}optimizer = {name}({'groups' if groups else 'model.parameters()'}, {settings})\n"
         f"{lines.removeprefix('import torch').lstrip()}\n"
+    )
+
+
+def _notes(study: Study, chosen: Finalist | Prediction) -> tuple[str, ...]:
+    """Return what is to be known of the answer: that its LR lies at a bound of those that were searched."""
+    if isinstance(chosen, Finalist) and study.trials.row(chosen.trial).label:
+        return ()  # a fixed configuration, whose LR the search has not chosen
+    _, optimizer = split_parameters(chosen.parameters)
+    combination = Combination(chosen.parameters.get(BATCH_SIZE), optimizer.get("name", ""))
+    searched = study.searched_lrs(combination)
+    side = bound_near(chosen.lr, *searched) if searched else None
+    if searched is None or side is None:
+        return ()
+    direction, field = ("lower", "min") if side == "lower" else ("higher", "max")
+    further = searched[0] / 10 if side == "lower" else searched[1] * 10
+    return (
+        f"The LR {chosen.lr:.3g} lies at the {side} bound of the LRs that were searched ({searched[0]:.3g} to "
+        f"{searched[1]:.3g}). A {direction} one may be better: search again with "
+        f"--set parameters.lr.{field}={further:.2g}",
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from tune_lr.config.model import Config
@@ -20,6 +20,8 @@ from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.journal import Journal
 from tune_lr.study.trial_book import TrialBook
 
+# Where ramps diverged and hold no bounds, the search covers at least this factor below the lowest LR that diverged.
+BELOW_DIVERGENCE = 100.0
 RAMP_SEED = 1  # the first ramp's seed, counted from the study's; no confirmation has one of these
 
 
@@ -88,23 +90,35 @@ class RangeTest:
     def read_bounds(self) -> dict[Combination, LRBounds]:
         """Read each combination's bounds off its last round of ramps and write bounds.json.
 
-        A combination whose ramps all failed has no bounds. Raises ResourceError where the curve of a ramp is damaged.
+        Where that round alone holds no answer, all rounds are read together. A combination whose ramps all failed has
+        no bounds. Raises ResourceError where the curve of a ramp is damaged.
         """
         self.bounds = {}
         entries = []
-        for combination, ramp in dict(self.ramps()).items():
-            complete = [row for row in self._rows_of(combination, ramp) if row.state == "complete"]
-            curves = [self._curve(row) for row in complete]
-            if curves:
-                bounds = find_lr_bounds(
-                    [(curve["lr"], curve["loss"]) for curve in curves], self._training_steps(combination)
-                )
-                self.bounds[combination] = bounds
-                entries.append(self._entry(combination, bounds, complete))
+        ramps = self.ramps()
+        for combination in dict(ramps):
+            rounds = [self._complete_rows(combination, ramp) for own, ramp in ramps if own == combination]
+            rows = rounds[-1]
+            if not rows:
+                continue
+            bounds = self._read(combination, rows)
+            if bounds.status != "ok" and len(rounds) > 1:
+                every_row = [row for rows_of_round in rounds for row in rows_of_round]
+                together = self._read(combination, every_row)
+                if together.status == "ok":
+                    bounds, rows = together, every_row
+                else:
+                    bounds = replace(bounds, divergence_lrs=together.divergence_lrs)
+            self.bounds[combination] = bounds
+            entries.append(self._entry(combination, bounds, rows))
         if self.own_bounds is not None:
             others = {"combinations": entries} if len(self._config.combinations) > 1 else {}
             write_json(self._directory.bounds_json, {**self.own_bounds.to_dict(), **others})
         return self.bounds
+
+    def _read(self, combination: Combination, ramps: Sequence[TrialRow]) -> LRBounds:
+        curves = [self._curve(row) for row in ramps]
+        return find_lr_bounds([(curve["lr"], curve["loss"]) for curve in curves], self._training_steps(combination))
 
     def _training_steps(self, combination: Combination) -> int | None:
         """Return the length of the trainings that the bounds of a combination are for."""
@@ -142,16 +156,23 @@ class RangeTest:
         return True
 
     def search_bounds(self, combination: Combination) -> tuple[float, float]:
-        """Return the range in which the search looks for the LR: the bounds, else all that the ramps cover."""
+        """Return the range in which the search looks for the LR: the bounds, else all that the ramps cover.
+
+        LRs that diverged in a ramp without bounds are left out.
+        """
         bounds = self.bounds.get(combination)
         if bounds is not None and bounds.low is not None and bounds.high is not None:
             return bounds.low, bounds.high
-        return self._config.range_test.low, self._config.range_test.high
+        low, high = self._config.range_test.low, self._config.range_test.high
+        high = min(high, *(bounds.divergence_lrs if bounds else ()), high)
+        return min(low, high / BELOW_DIVERGENCE), high
 
-    def _rows_of(self, combination: Combination, ramp: Ramp) -> list[TrialRow]:
+    def _complete_rows(self, combination: Combination, ramp: Ramp) -> list[TrialRow]:
+        """Return the complete ramps of one round."""
         specs = [spec for spec in self._trials.specs("range_test") if spec.ramp == ramp]
         numbers = {spec.number for spec in specs if _combination_of(spec) == combination}
-        return [row for row in self._trials.rows_of("range_test") if row.number in numbers]
+        rows = self._trials.rows_of("range_test")
+        return [row for row in rows if row.number in numbers and row.state == "complete"]
 
     def _curve(self, row: TrialRow) -> dict[str, list[float]]:
         path = self._directory.range_curve(row.number)
@@ -183,7 +204,8 @@ class RangeTest:
             if bounds.status != "ok" and not strict and "search" in self._phases:
                 low, high = self.search_bounds(combination)
                 name = _name_of(combination)
-                text = f"{name}: NO BOUNDS ({bounds.status}). The search covers {low:g} to {high:g}."
+                text = f"{name}: NO BOUNDS ({bounds.status}). The search covers {low:g} to {high:g}"
+                text += "; the LRs above it diverged." if high < self._config.range_test.high else "."
                 self._observer.notice(text)
 
 

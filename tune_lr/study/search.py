@@ -23,6 +23,7 @@ from tune_lr.study.search_space import (
     draw_combination,
     expected_lr,
     lr_curve,
+    lr_interval,
     middle,
     suggested_lr,
 )
@@ -119,6 +120,15 @@ class Search:
         space = self._config.parameters
         combination = draw_combination(trial, space)
         return combination, draw(trial, space, self._bounds(combination), combination)
+
+    def searched_lrs(self, combination: Combination) -> tuple[float, float] | None:
+        """Return the lowest and the highest LR that the search may draw; None where it has no choice."""
+        space = self._config.parameters.lr
+        if space.value is not None:
+            return None
+        if space.values is not None:
+            return (min(space.values), max(space.values)) if len(space.values) > 1 else None
+        return lr_interval(space, self._bounds(combination))
 
     def _bounds(self, combination: Combination) -> tuple[float, float]:
         if self._ladder is not None:

@@ -306,6 +306,10 @@ class Study:
         """Return what shorter trainings predict of each LR schedule; empty where all trials are full trainings."""
         return self._search.predictions()
 
+    def searched_lrs(self, combination: Combination) -> tuple[float, float] | None:
+        """Return the lowest and the highest LR that the search may draw; None where it has no choice."""
+        return self._search.searched_lrs(combination)
+
     @property
     def test_result(self) -> WinnerOnTestData | None:
         """What the pass over the test data has found; None where there was none."""

@@ -1,4 +1,6 @@
-"""Half-way through the search, once: where the best LR lies at a bound of the range test, the search goes on beyond it.
+"""Where the best LR of the search lies at a bound of the range test, the search goes on beyond that bound, once.
+
+It is looked at in the second half of the search, whenever there is a new best trial.
 
 A sampler does not follow a range that moves. So the search then goes on in a ledger of its own, which begins with
 copies of the trials before, as if they had been drawn from the wider range.
@@ -6,7 +8,7 @@ copies of the trials before, as if they had been drawn from the wider range.
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -29,10 +31,11 @@ WIDENED_BY = 10**0.5  # the factor by which the range then goes on beyond that b
 
 
 class Widener:
-    """Looks once whether the range of the LR is to be widened, and keeps the ledger `widened`.
+    """Looks whether the range of the LR is to be widened, and keeps the ledger `widened`.
 
-    What it has seen stands in the journal, as the attribute `widening` of the ledger `search`: a `Widening`, or only
-    after how many trials it looked. `widened` is None where the range has not been widened.
+    A widening stands in the journal, as the attribute `widening` of the ledger `search`. Studies of version 0.1 looked
+    only once; where they were not widened then, the attribute says after how many trials. `widened` is None where the
+    range has not been widened.
     """
 
     def __init__(
@@ -53,7 +56,7 @@ class Widener:
         self._range_test = range_test
         self._observer = observer
         seen: dict[str, Any] | None = journal.ledger("search").user_attrs.get("widening")
-        self._has_looked = seen is not None
+        self._is_settled = seen is not None
         self.widened: Widening | None = Widening.from_dict(seen) if seen and "low" in seen else None
         if self.widened:
             journal.open("widened")
@@ -64,26 +67,25 @@ class Widener:
         return "widened" if self.widened else "search"
 
     def look(self) -> None:
-        """Half-way through the search look at the best LR, and widen the range where that LR lies at a bound.
+        """Look at the LR of the best trial, and widen the range where that LR lies at a bound.
 
         Never where several combinations of batch size and optimizer have bounds of their own, and with a ladder, which
         proposes LRs beyond the bounds anyway.
         """
-        if self._has_looked or self._config.combinations != [NOTHING_ELSE] or self._config.ladder:
+        if self._is_settled or self._config.combinations != [NOTHING_ELSE] or self._config.ladder:
             return
         if self._trials.ended_in(*SEARCHES) < LOOK_AFTER or not 0.5 <= self._budget.share_of_search() < 1:
             return
-        searched = [row for row in self._trials.rows_of("search") if not row.label]
-        widening = self._at_a_bound(searched)
-        seen = widening.to_dict() if widening else {"after": len(searched)}
-        self._journal.ledger("search").set_user_attr("widening", seen)
-        self._has_looked = True
+        widening = self._at_a_bound([row for row in self._trials.rows_of("search") if not row.label])
+        if widening is None:
+            return
+        self._journal.ledger("search").set_user_attr("widening", widening.to_dict())
+        self._is_settled = True
         self.widened = widening
-        if widening:
-            write_json(self._directory.widened_json, widening.to_dict())
-            self._journal.open("widened")
-            self.copy_ended()
-            self._observer.notice(widened_text(widening))
+        write_json(self._directory.widened_json, widening.to_dict())
+        self._journal.open("widened")
+        self.copy_ended()
+        self._observer.notice(widened_text(widening))
 
     def copy_ended(self) -> None:
         """Copy the trials that have ended in the narrower range, each once, as if drawn from the wider one."""
@@ -99,7 +101,10 @@ class Widener:
             self._journal.renew_sampler("widened")
 
     def _at_a_bound(self, searched: Sequence[TrialRow]) -> Widening | None:
-        """Return the wider range; None where the best LR lies well within, or at a bound that the user has set."""
+        """Return the wider range; None where the best LR lies well within, or at a bound that the user has set.
+
+        The wider range does not reach an LR with which the same LR schedule has diverged.
+        """
         metric = self._config.metric
         space = self._config.parameters.lr
         bounds = self._range_test.own_bounds
@@ -107,12 +112,23 @@ class Widener:
         if best is None or bounds is None or bounds.low is None or bounds.high is None:
             return None
         low, high = lr_interval(space, (bounds.low, bounds.high))
-        position = math.log(best.lr / low) / math.log(high / low)
-        if space.min == "range_test" and position < EDGE:
+        side = bound_near(best.lr, low, high)
+        if space.min == "range_test" and side == "lower":
             return Widening(low / WIDENED_BY, high, (low, high), len(searched), best.number, best.lr)
-        if space.max == "range_test" and position > 1 - EDGE:
-            return Widening(low, high * WIDENED_BY, (low, high), len(searched), best.number, best.lr)
+        if space.max == "range_test" and side == "upper":
+            same = [row for row in searched if row.lr_schedule == best.lr_schedule and row.state == "diverged"]
+            wider = min([high * WIDENED_BY, *(row.lr for row in same if row.lr > best.lr)])
+            if wider > high:
+                return Widening(low, wider, (low, high), len(searched), best.number, best.lr)
         return None
+
+
+def bound_near(lr: float, low: float, high: float) -> Literal["lower", "upper"] | None:
+    """Return at which bound of a range an LR lies; None where it lies well within."""
+    position = math.log(lr / low) / math.log(high / low)
+    if position < EDGE:
+        return "lower"
+    return "upper" if position > 1 - EDGE else None
 
 
 def widened_text(widening: Widening) -> str:

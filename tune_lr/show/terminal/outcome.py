@@ -94,6 +94,8 @@ def _print_answer(console: Console, answer: Answer, rows: Sequence[TrialRow]) ->
     if answer.predictions:
         _print_predictions(console, answer)
     console.print(f"\n[bold green]{escape(answer.verdict)}[/]", highlight=False, soft_wrap=True)
+    for note in answer.notes:
+        console.print(f"[yellow]{escape(note)}[/]", highlight=False, soft_wrap=True)
     if answer.test:
         figures = ", ".join(f"{name} {value:.4g}" for name, value in answer.test.items())
         console.print(f"On the test data: {figures}", highlight=False)
