@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -80,7 +80,8 @@ def stoppable(directory: StudyDir) -> Iterator[None]:
 
 def end_at_once(why: str, code: int, directory: StudyDir) -> NoReturn:
     """End the process for when nothing else can be waited for. Of what is on disk nothing is lost."""
-    cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # the progress has hidden it
-    sys.stderr.write(f"{cursor}\nerror: {why}; go on with: tune-lr resume {directory.root}\n")
-    sys.stderr.flush()
+    with suppress(Exception):  # stderr that cannot be written must not keep the process alive
+        cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # the progress has hidden it
+        sys.stderr.write(f"{cursor}\nerror: {why}; go on with: tune-lr resume {directory.root}\n")
+        sys.stderr.flush()
     os._exit(code)

@@ -19,7 +19,7 @@ from tune_lr.config.hardware import check_address
 from tune_lr.config.load import Space, parse_config
 from tune_lr.config.model import Config
 from tune_lr.config.plan import plan
-from tune_lr.errors import InputError, Interrupted, NoAnswerError, TuneLRError
+from tune_lr.errors import InputError, Interrupted, NoAnswerError, TuneLRError, one_line
 from tune_lr.records.outcome import Outcome
 from tune_lr.records.phases import PHASES
 from tune_lr.records.waiting import Tell, told_while
@@ -178,19 +178,28 @@ def _progress(record: StudyRecord, console: "Console | None") -> "Progress | Non
 
 @contextmanager
 def _tracked(
-    record: StudyRecord, directory: StudyDir, mode: Mode, on_waiting: Tell | None
+    record: StudyRecord, directory: StudyDir, mode: Mode, on_notice: Tell | None
 ) -> "Iterator[WandbProcess | None]":
-    """Give what reports to W&B; None where that is disabled. At the end wait until everything is delivered."""
+    """Give what reports to W&B; None where that is disabled, or cannot be started.
+
+    At the end wait until everything is delivered.
+    """
     if mode == "disabled":
         yield None
         return
     from tune_lr.tracking.process import WandbProcess
 
-    tracker = WandbProcess(record.config, directory, record.id, mode)
+    try:
+        tracker = WandbProcess(record.config, directory, record.id, mode)
+    except OSError as error:  # the system gives no process, or no memory for it
+        if on_notice is not None:
+            on_notice(f"W&B is not reported to: its process cannot be started ({one_line(error)})")
+        yield None
+        return
     try:
         yield tracker
     finally:
-        with told_while("Weights & Biases to take what is left of the curves", on_waiting):
+        with told_while("Weights & Biases to take what is left of the curves", on_notice):
             tracker.close()
 
 

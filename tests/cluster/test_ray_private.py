@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +107,37 @@ assert loader.get_raw_token() == os.environ["RAY_AUTH_TOKEN"] != "a" * 64
     environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_after_a_local_ray_the_environment_is_as_it_was(tmp_path: Path) -> None:
+    """Twice in one process; RAY_TMPDIR is where Ray puts its files."""
+    code = """
+import os
+import ray
+from ray._raylet import AuthenticationMode, get_authentication_mode
+from tune_lr.cluster import cluster
+before = dict(os.environ)
+for _ in range(2):
+    with cluster.connected(None):
+        assert get_authentication_mode() == AuthenticationMode.TOKEN
+        assert ray.get(ray.remote(lambda: 3).remote()) == 3
+    after = dict(os.environ)
+    assert {name: after.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_MODE")} == dict.fromkeys(
+        ("RAY_AUTH_TOKEN", "RAY_AUTH_MODE")
+    ), after
+    assert get_authentication_mode() == AuthenticationMode.DISABLED
+"""
+    folder = Path(tempfile.mkdtemp(prefix="r"))  # the path of a socket is at most 107 characters long
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment |= {"HOME": str(tmp_path), "RAY_TMPDIR": str(folder)}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=240, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert (folder / "ray").is_dir()
+    finally:
+        shutil.rmtree(folder)
 
 
 # --- the autoscaler ---------------------------------------------------------------------------------------------------

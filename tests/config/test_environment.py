@@ -42,7 +42,11 @@ def test_a_setting_that_is_no_plain_value_is_refused_by_its_type() -> None:
         overrides_of({"seed": {1}})
 
 
-@pytest.mark.parametrize("name", ["val_acc", "val_accuracy", "val_macro_f1", "val_auc", "val_top5", "val_bleu"])
+@pytest.mark.parametrize(
+    "name",
+    ["val_acc", "val_accuracy", "val_macro_f1", "val_auc", "val_top5", "val_bleu", "val_acc1", "val_F1",
+     "val_macroF1", "val_balancedAccuracy", "val_mIoU", "val_map50", "val_prAUC", "val_r2", "val_mcc", "val_psnr"],
+)  # fmt: skip
 def test_a_score_without_a_goal_is_asked_about(name: str) -> None:
     with pytest.raises(InputError, match=r"metric\.goal: is missing, and .* write goal: maximize, or goal: minimize"):
         parse_config({**SPACE, "metric": {"name": name}})
@@ -50,7 +54,12 @@ def test_a_score_without_a_goal_is_asked_about(name: str) -> None:
         assert parse_config({**SPACE, "metric": {"name": name, "goal": goal}}).metric.goal == goal
 
 
-@pytest.mark.parametrize("name", ["val_loss", "val_perplexity", "val_mae", "val_accumulated_error"])
+@pytest.mark.parametrize(
+    "name",
+    ["val_loss", "val_perplexity", "val_mae", "val_accumulated_error", "val_wer", "val_fid",
+     "val_nll", "val_eer", "val_bpb", "val_ece", "val_mape", "val_hinge", "val_top1_error",
+     "val_accuracy_error", "val_rmse"],
+)  # fmt: skip
 def test_what_sounds_like_no_score_is_minimized(name: str) -> None:
     assert parse_config({**SPACE, "metric": {"name": name}}).metric.goal == "minimize"
 

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ from tune_lr.records.waiting import Tell, told_while
 from tune_lr.study.study import Study
 
 # Before Ray is imported: quiet, no usage statistics, none of Tune's own loggers, and signals are ours to handle.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.update(
-    RAY_USAGE_STATS_ENABLED="0",
     RAY_AIR_NEW_OUTPUT="0",
     RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
     TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
@@ -38,7 +38,7 @@ from ray import tune
 # A trial whose actor died runs again, and the study says so in its own words; Tune would add a traceback.
 logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 
-from tune_lr.cluster.ray_private import NODE_GROUP, ensure_token, loopback_only, startable_nodes, without_services
+from tune_lr.cluster.ray_private import NODE_GROUP, loopback_only, own_token, startable_nodes, without_services
 from tune_lr.cluster.slots import HoldingScheduler, Slots, StudySearcher, StudyStopper
 from tune_lr.cluster.trainable import SlotTrainable
 from tune_lr.cluster.waits import Waits
@@ -82,8 +82,8 @@ def connected(address: str | None, python_path: Sequence[str] = (), on_waiting: 
     check_address(address, source)
     if address and address not in ("auto", "local"):
         _check_answer(address, source)
-    with tempfile.TemporaryDirectory(prefix="tune-lr-") as scratch:
-        joins = bool(address) and address != "local"
+    joins = bool(address) and address != "local"
+    with nullcontext() if joins else own_token(), tempfile.TemporaryDirectory(prefix="tune-lr-") as scratch:
         what = f"the Ray cluster ({address}) to take this driver" if joins else "Ray to start on this machine"
         try:
             with told_while(what, on_waiting):
@@ -110,7 +110,6 @@ def _join(address: str, python_path: Sequence[str], shipped: Path) -> None:
 
 def _start_local() -> None:
     """Start a Ray on this machine that is closed to others, and has no services that a study does not use."""
-    ensure_token()
     with loopback_only(), without_services():
         ray.init(address="local", log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
 

@@ -15,7 +15,7 @@ from typing import Any
 import ray
 from ray._private import ray_constants
 from ray._private.node import Node as RayNode
-from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
 from tune_lr.config.hardware import Node
 
@@ -50,6 +50,29 @@ def without_services() -> Iterator[None]:
     agent = (ray._private.utils, "get_dashboard_dependency_error", lambda: ImportError("left out by tune-lr"))
     with _replaced(*services, agent):
         yield
+
+
+@contextmanager
+def own_token() -> Iterator[None]:
+    """Have a local Ray that runs inside ask for a token; afterwards the environment is as the user has set it.
+
+    Wanted from Ray: that `ray.shutdown` takes back the RAY_AUTH_MODE that `ray.init` sets. The token of a Ray that has
+    ended would be shown to the next cluster, which refuses it.
+    Test: test_after_a_local_ray_the_environment_is_as_it_was.
+    """
+    names = ("RAY_AUTH_TOKEN", "RAY_AUTH_MODE")
+    before = {name: os.environ.get(name) for name in names}
+    ensure_token()
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        AuthenticationTokenLoader.instance().reset_cache()
+        Config.initialize("")  # reads RAY_AUTH_MODE again
 
 
 def ensure_token() -> None:

@@ -14,8 +14,22 @@ MOST_REPLICATES = 3
 
 # Names of metrics for which "minimize", the default, would search for the worst model.
 SCORE = re.compile(
-    r"(^|_)(acc|accuracy|top\d+|f1|auc|auroc|ap|map|iou|miou|dice|bleu|rouge\w*|r2|recall|precision|score)(_|$)"
+    r"(^|_)(\w*acc(uracy)?\d*|top_?\d+|\w*f\d|f_?beta|\w*au(c|roc|prc|pr)\w*|m?ap\d*|average_precision|\w*iou\d*|dice|jaccard"
+    r"|\w*bleu\d*|rouge\w*|meteor|chrf\w*|r2|recall\w*|precision\w*|specificity|sensitivity|score\w*|mcc|matthews|kappa"
+    r"|psnr|ssim|ndcg\w*|mrr|em|exact_match|hits?\d*|hit_?rate|success\w*|win_?rate|rewards?|correct|correlation"
+    r"|pearson\w*|spearman\w*|log_?likelihood)(_|$)"
 )
+
+
+def sounds_like_a_score(name: str) -> bool:
+    """Return whether a metric of this name is probably better when it is higher: "val_acc1", "val_macroF1".
+
+    An error or a loss of such a figure, as in "val_top1_error", is not.
+    """
+    if re.search(r"err(or)?s?(_|$)|loss", name.lower()):
+        return False
+    split = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)  # the words of a name in camel case
+    return any(SCORE.search(spelling.lower()) is not None for spelling in (name, split))
 
 
 class Metric(Model):
@@ -35,7 +49,7 @@ class Metric(Model):
     @classmethod
     def _says_the_goal_of_a_score(cls, data: Any) -> Any:
         name = data.get("name") if isinstance(data, dict) else None
-        if isinstance(name, str) and "goal" not in data and SCORE.search(name):
+        if isinstance(name, str) and "goal" not in data and sounds_like_a_score(name):
             raise FieldError(
                 f"is missing, and {shown(name)} sounds like a figure that is better when it is higher; "
                 "write goal: maximize, or goal: minimize",

@@ -80,14 +80,18 @@ class SafeStream:
             self._on_failure(self.failure)
 
 
-def safe_console(stream: TextIO) -> "Console":
+def safe_console(stream: TextIO | None) -> "Console":
     """Return a console on `stream`: on this stream, whatever takes the place of `sys.stdout` later.
+
+    `stream` is None in a process that was started without it; then nothing is shown.
 
     FORCE_COLOR asks for colours. It does not make a terminal of a file: the screen that is drawn again and again is for
     terminals alone, and not for those of TERM=dumb.
     """
     from rich.console import Console
 
+    if stream is None:
+        return Console(quiet=True)
     file: Any = stream if isinstance(stream, SafeStream) else SafeStream(stream)
     console = Console(file=file)
     console.is_interactive = console.is_interactive and _is_terminal(stream)
