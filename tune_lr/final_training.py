@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from tune_lr.config.load import Space, parse_config
-from tune_lr.errors import InputError, NoAnswerError
+from tune_lr.config.model import Config
+from tune_lr.errors import InputError, NoAnswerError, ResourceError
 from tune_lr.records.answer import Finalist
+from tune_lr.records.foretold_curve import ForetoldCurve
 from tune_lr.records.parameters import BATCH_SIZE, split_parameters, whole_optimizer
+from tune_lr.records.trial import TrialSpec
 from tune_lr.store.study_dir import StudyDir
 
 STEM_LENGTH = 54  # of a study's name, with room for "-train-999" within the 64 characters that a name may have
@@ -58,6 +61,39 @@ def final_training(study: StudyDir, trial: int | None, overrides: Sequence[str] 
     del data["parameters"]
     config = parse_config(data, source=str(study.study_yaml), overrides=overrides)
     return Space(config, record.python_path)
+
+
+def foretold_training(study: StudyDir, trial: int | None, training: Config) -> ForetoldCurve | None:
+    """Return what the trials of a study predict along the final training of its answer, or of a trial.
+
+    None where all trials are full trainings, where the training has another length than `max_steps` of the study, or
+    where somebody else holds the study.
+    """
+    record = study.read_record()
+    if not record.config.ladder or training.max_steps != record.config.max_steps:
+        return None
+    from tune_lr.study.foretelling import foretold_curve
+    from tune_lr.study.study import Study  # here, since Optuna takes a second
+
+    chosen = _answer(study) if trial is None else _trial(study, trial)
+    spec = TrialSpec(
+        number=0,
+        phase="search",
+        seed=record.config.seed,
+        max_steps=record.config.max_steps,
+        lr=chosen.lr,
+        lr_schedule=chosen.lr_schedule,
+        parameters=chosen.parameters,
+        optimizer=chosen.optimizer,
+    )
+    try:
+        with study.lock():
+            source = Study(record.config, study, phases=record.phases, resume=False)
+            source.read_bounds()
+            assert source.ladder is not None
+            return foretold_curve(source, source.ladder.schedule_of(spec), spec.lr)
+    except ResourceError:
+        return None
 
 
 def training_name(study: StudyDir) -> str:

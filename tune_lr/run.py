@@ -16,6 +16,7 @@ from tune_lr.records.waiting import Tell
 from tune_lr.store.files import write_json
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.answer import answer_of
+from tune_lr.study.foretelling import CurveWatch
 from tune_lr.study.ladder_view import ladder_view
 from tune_lr.study.study import Study
 
@@ -40,7 +41,9 @@ def run(
         directory.stop_file.unlink(missing_ok=True)  # of a driver before this one
         record = directory.read_record()
         config = record.config
-        study = Study(config, directory, observers=observers, phases=record.phases, strict=strict)
+        watch = CurveWatch(directory, observers)
+        study = Study(config, directory, observers=[watch, *observers], phases=record.phases, strict=strict)
+        watch.study = study
         if on_study is not None:
             on_study(study)
         task = make_task(config, record.python_path, _checkpoint_plan(config, directory, record.id))

@@ -20,6 +20,7 @@ from tune_lr.config.load import Space, parse_config
 from tune_lr.config.model import Config
 from tune_lr.config.plan import plan
 from tune_lr.errors import InputError, Interrupted, NoAnswerError, TuneLRError, one_line
+from tune_lr.records.foretold_curve import ForetoldCurve
 from tune_lr.records.outcome import Outcome
 from tune_lr.records.phases import PHASES
 from tune_lr.records.waiting import Tell, told_while
@@ -90,12 +91,21 @@ def create(config: Config, directory: StudyDir, python_path: Sequence[str], phas
     directory.create(record.to_dict())
 
 
-def run_new(space: Space, directory: StudyDir, session: Session, phases: Sequence[str] = PHASES) -> Outcome:
+def run_new(
+    space: Space,
+    directory: StudyDir,
+    session: Session,
+    phases: Sequence[str] = PHASES,
+    foretold: ForetoldCurve | None = None,
+) -> Outcome:
     """Make the study directory and run the study to its end.
 
-    Where it fails before anything was trained, the name stays free. Raises TuneLRError.
+    `foretold` is what another study predicts of the validation curve of the first trial. Where the study fails before
+    anything was trained, the name stays free. Raises TuneLRError.
     """
     create(space.config, directory, space.python_path, phases)
+    if foretold is not None:
+        directory.write_foretold(0, foretold)
     try:
         return _go_on(directory, session)
     except TuneLRError as error:
@@ -133,7 +143,7 @@ def _go_on(directory: StudyDir, session: Session) -> Outcome:
     """Run the study in `directory` from where it stands to its end, with every curve reported to W&B."""
     record = directory.read_record()
     config = record.config
-    progress = _progress(record, session.console)
+    progress = _progress(record, directory, session.console)
     with _tracked(record, directory, session.mode, progress.notice if progress else None) as tracker:
 
         def on_study(study: "Study") -> None:
@@ -164,7 +174,7 @@ def _go_on(directory: StudyDir, session: Session) -> Outcome:
     return outcome
 
 
-def _progress(record: StudyRecord, console: "Console | None") -> "Progress | None":
+def _progress(record: StudyRecord, directory: StudyDir, console: "Console | None") -> "Progress | None":
     """Show the plan, and return what will show the progress; None where nothing is shown."""
     if console is None:
         return None
@@ -173,7 +183,9 @@ def _progress(record: StudyRecord, console: "Console | None") -> "Progress | Non
 
     planned = plan(record.config, record.phases)
     show_plan(console, record.name, record.config, planned)
-    return Progress(console, record.config, planned)
+    progress = Progress(console, record.config, planned)
+    progress.read_foretold = directory.read_foretold
+    return progress
 
 
 @contextmanager

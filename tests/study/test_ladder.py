@@ -8,6 +8,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from ladders import FULL, ladder_config
 from simulated import FIXED_LR, config_of, execute, open_study, train_long
 from tune_lr.cli.exit_codes import exit_code_of
 from tune_lr.config.load import parse_config
@@ -23,23 +24,6 @@ from tune_lr.show.terminal.plan import show_plan
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.answer import answer_of
 from tune_lr.study.study import Study
-
-FULL = 640
-LADDER = [1 / 16, 1 / 4, 1]
-
-
-def ladder_config(**changes: Any) -> Config:
-    fields = {"max_steps": FULL, "report_every": 40, "num_trials": 200, "budget": "3x", "lengths": LADDER}
-    return config_of(
-        **{
-            **fields,
-            "sampler": {"name": "gp"},
-            "pruner": {"name": "none"},
-            "confirm": {"top": 0},
-            "parameters": FIXED_LR,
-            **changes,
-        }
-    )
 
 
 def finished(path: Path, config: Config, **options: Any) -> Study:

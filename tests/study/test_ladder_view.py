@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simulated import FIXED_LR, config_of, execute, open_study, train_long
+from ladders import LADDER, ladder_config
+from simulated import execute, open_study, train_long
 from tune_lr.records.valleys import LadderView
 from tune_lr.run import report
 from tune_lr.session import create
@@ -16,14 +17,11 @@ from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.ladder_view import ladder_view
 from tune_lr.study.study import Study
 
-LADDER = [1 / 16, 1 / 4, 1]
 METRIC = "val_loss"
 
 
 def ladder_study(root: Path, budget: str = "3x", **changes: Any) -> Study:
-    fields = {"max_steps": 640, "report_every": 40, "num_trials": 200, "budget": budget, "lengths": LADDER}
-    ladder = {"sampler": {"name": "gp"}, "pruner": {"name": "none"}, "confirm": {"top": 0}, "parameters": FIXED_LR}
-    config = config_of(**{**fields, **ladder, **changes})
+    config = ladder_config(budget=budget, **changes)
     create(config, StudyDir(root), [])
     study = open_study(root, config)
     execute(study, train=train_long)

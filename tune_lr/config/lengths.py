@@ -13,7 +13,8 @@ from tune_lr.config.messages import shown
 
 SHORTEST = 20  # steps of a training that still shows which LR is good
 DEFAULT_BUDGET = "2x"  # of a ladder: one full training at the end, and as much for the ramps and the short ones
-LEAST_REPORTS = 2  # validations of a short trial
+# Validations of a short trial. They cost time, and the curve of the full training is predicted where they lie.
+LEAST_REPORTS = 4
 ALLOWED = "auto, full, or fractions of max_steps from short to full, such as [1/64, 1/16, 1/4, 1]"
 
 

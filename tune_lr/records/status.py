@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tune_lr.records.foretold_curve import Expected
+
 
 @dataclass(frozen=True)
 class PhaseStatus:
@@ -32,6 +34,8 @@ class Running:
     lr: float
     step: int
     max_steps: int
+    value: float | None = None  # the metric at its last validation
+    expected: Expected | None = None  # what shorter trainings predict there, where that was written down
 
 
 @dataclass(frozen=True)

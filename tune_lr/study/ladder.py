@@ -170,11 +170,11 @@ class Ladder:
 
     def has_observations(self, short: bool = False) -> bool:
         """Return whether a trial (with `short` one below full length) was completed: there is something to go by."""
-        return any(not observation.diverged for observation in self._observations(short))
+        return any(not observation.diverged for observation in self.observations(short).values())
 
     def fitted(self, short: bool = False) -> Fitted:
         """Return what is known by the trials that have ended; with `short` by those below full length alone."""
-        return fit(self._observations(short), self.prior, self._config.max_steps, self._config.seed)
+        return fit(list(self.observations(short).values()), self.prior, self._config.max_steps, self._config.seed)
 
     def schedule_at(self, candidate: Candidate, length: float) -> Schedule:
         """Return a candidate's schedule with the curve of a training of that length."""
@@ -211,18 +211,19 @@ class Ladder:
         decades = FROM_THE_EDGE if found.edge_only else SUGGESTED
         return LRPrior(found.suggestion, decades, low, high, self._config.range_test.steps / self._config.max_steps)
 
-    def _observations(self, short: bool = False) -> list[Observation]:
+    def observations(self, short: bool = False) -> dict[int, Observation]:
+        """Return what the trials that have ended show, by number; with `short` those below full length alone."""
         metric = self._config.metric
-        observations = []
+        observations: dict[int, Observation] = {}
         for spec in self._searched():
             if spec.number not in self._trials.ended() or (short and spec.length == 1):
                 continue
             outcome = self._trials.outcome(spec.number)
             if outcome.state == "complete":
                 loss = sign_of(metric.goal) * outcome.metrics[metric.name]
-                observations.append(self._observation(spec, loss))
+                observations[spec.number] = self._observation(spec, loss)
             elif outcome.state == "diverged":
-                observations.append(self._observation(spec, math.nan, diverged=True))
+                observations[spec.number] = self._observation(spec, math.nan, diverged=True)
         return observations
 
     def _observation(self, spec: TrialSpec, loss: float, diverged: bool = False) -> Observation:

@@ -1,5 +1,6 @@
 """How a study stands, read from its directory alone while somebody else may be writing it, and how it is stopped."""
 
+import math
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -47,7 +48,7 @@ def read_status(directory: StudyDir) -> Status:
     phases = _count_trials(standing, planned)
     phase = next((name for name in phases if phases[name].unfinished), "finish")
     finished = driver is None and phase == "finish" and directory.report_html.exists()
-    running = tuple(_running(directory, spec) for spec in trials.begun())
+    running = tuple(_running(directory, spec, config.metric.name) for spec in trials.begun())
     done = {trial.number: trial.step * trials.weight(trials.spec(trial.number)) for trial in running}
     full = _full_steps(planned)
     steps_to_come = sum(full[name] * phases[name].unfinished for name in phases) - round(sum(done.values()))
@@ -168,14 +169,21 @@ def _seconds_left(
     return seconds_left(left, trained_s, steps_done, len(done))
 
 
-def _running(directory: StudyDir, spec: TrialSpec) -> Running:
+def _running(directory: StudyDir, spec: TrialSpec, metric: str) -> Running:
     try:
-        steps = read_curve(curve_path(directory, spec))["step"]
+        curve = read_curve(curve_path(directory, spec))
     except (OSError, ResourceError):  # it has not begun
-        steps = []
+        curve = {"step": []}
+    steps = curve["step"]
+    measured = [
+        (step, value) for step, value in zip(steps, curve.get(metric, []), strict=False) if math.isfinite(value)
+    ]
+    foretold = directory.read_foretold(spec.number)
+    expected = foretold.at(int(measured[-1][0])) if foretold and measured else None
     label = spec.label or spec.lr_schedule or RAMP
     lr = spec.ramp.high if spec.ramp else spec.lr
-    return Running(spec.number, spec.phase, label, lr, int(steps[-1]) if steps else 0, spec.max_steps)
+    step, value = int(steps[-1]) if steps else 0, measured[-1][1] if measured else None
+    return Running(spec.number, spec.phase, label, lr, step, spec.max_steps, value, expected)
 
 
 def _verdict(directory: StudyDir, standing: _Standing) -> str | None:

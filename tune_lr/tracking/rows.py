@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from tune_lr.config.model import Config
+from tune_lr.records.foretold_curve import ForetoldCurve
 from tune_lr.records.trial import Report, TrialSpec
 from tune_lr.store.curves import Curve, Point, points_of, validations_of
 
@@ -19,9 +20,14 @@ def x_axis(config: Config) -> str:
     return "train/samples" if config.parameters.batch_size else "train/step"
 
 
-def report_rows(trial: TrialSpec, report: Report) -> list[Row]:
-    """Return what is logged of a report."""
-    return _rows(trial, report.points, {report.step: report.metrics})
+def report_rows(trial: TrialSpec, report: Report, foretold: ForetoldCurve | None = None, metric: str = "") -> list[Row]:
+    """Return what is logged of a report. `foretold` is the predicted curve of `metric`, where there is one."""
+    rows = _rows(trial, report.points, {report.step: report.metrics})
+    expected = foretold.at(report.step) if foretold and report.metrics else None
+    if rows and expected is not None:
+        name = f"val/{metric.removeprefix('val_')}"
+        rows[-1] |= {f"{name}_predicted": expected.value, f"{name}_low": expected.low, f"{name}_high": expected.high}
+    return rows
 
 
 def curve_rows(trial: TrialSpec, curve: Curve) -> list[Row]:

@@ -12,7 +12,7 @@ from tune_lr.records.row import TrialRow
 from tune_lr.records.trial import Report, TrialSpec
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.tracking.key import Mode, check_server, server_url
-from tune_lr.tracking.rows import report_rows
+from tune_lr.tracking.rows import Row, report_rows
 from tune_lr.tracking.runs import Runs
 
 # In all, W&B may hold up a study for less than 30 s: its key is asked about before it starts, and the end waits.
@@ -30,6 +30,7 @@ class WandbTracker(Observer):
     def __init__(self, config: Config, directory: StudyDir, study_id: str, mode: Mode) -> None:
         self.trouble = ""
         self.stop_trial: Callable[[int, str], None] | None = None
+        self._directory, self._metric = directory, config.metric.name
         self._runs = Runs(config, directory, study_id, mode, stop=self._stop)
         self._events: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="wandb", daemon=True)
@@ -46,7 +47,7 @@ class WandbTracker(Observer):
 
     def trial_reported(self, trial: TrialSpec, report: Report) -> None:
         """Log what the report says."""
-        self._events.put(lambda: self._runs.log(trial.number, report_rows(trial, report)))
+        self._events.put(lambda: self._runs.log(trial.number, self._rows(trial, report)))
 
     def trial_ended(self, trial: TrialSpec, row: TrialRow) -> None:  # noqa: ARG002  an Observer's
         """End the trial's run."""
@@ -83,6 +84,10 @@ class WandbTracker(Observer):
                 self._note(f"{type(error).__name__}: {one_line(error)}")
         with suppress(Exception):
             self._runs.close()
+
+    def _rows(self, trial: TrialSpec, report: Report) -> list[Row]:
+        foretold = self._directory.read_foretold(trial.number) if report.metrics else None
+        return report_rows(trial, report, foretold, self._metric)
 
     def _note(self, trouble: str) -> None:
         self.trouble = self.trouble or trouble

@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -22,7 +23,10 @@ from tune_lr.records.row import TrialRow, rank_search
 from tune_lr.records.steps import steps_weight
 from tune_lr.records.time_left import PhaseLeft, seconds_left, steps_left, usual_steps
 from tune_lr.records.trial import Report, TrialSpec
-from tune_lr.show.terminal.words import TITLES, count_text, duration_text, plain_table, sparkline
+from tune_lr.show.terminal.words import TITLES, count_text, duration_text, expected_text, plain_table, sparkline
+
+if TYPE_CHECKING:
+    from tune_lr.records.foretold_curve import ForetoldCurve
 
 LEADERS = 5  # search trials that the live screen shows
 _NOUNS = {"range_test": "ramp", "search": "trial", "confirm": "trial"}
@@ -57,6 +61,9 @@ class Progress(Observer):
         # Trials of all phases.
         self._rows: list[TrialRow] = []
         self._curves: dict[int, list[float]] = {}
+        # What short trials predict of a trial's curve: where that is read, and what was read, by number.
+        self.read_foretold: Callable[[int], ForetoldCurve | None] = lambda _: None
+        self._foretold: dict[int, ForetoldCurve] = {}
         self._running: dict[int, tuple[TrialSpec, int]] = {}  # with the step that each has reached
 
     def __enter__(self) -> "Progress":
@@ -97,6 +104,9 @@ class Progress(Observer):
         with self._lock:
             self._running[trial.number] = (trial, 0)
             self._curves[trial.number] = []
+            foretold = self.read_foretold(trial.number)
+            if foretold is not None:
+                self._foretold[trial.number] = foretold
 
     def trial_reported(self, trial: TrialSpec, report: Report) -> None:
         """Count the steps that the trial has made, and prolong its curve."""
@@ -235,7 +245,13 @@ class Progress(Observer):
         configuration = "ramp" if trial.ramp else f"{trial.lr_schedule} lr {trial.lr:.3g}"
         name = trial.label or f"{configuration} {setting(trial.qualified_parameters())}".rstrip()
         curve = sparkline(self._curves.get(trial.number, []))
-        return Text(f"  #{trial.number:<4}{name:<28} {step:>5}/{trial.max_steps} {curve}", style="dim")
+        line = f"  #{trial.number:<4}{name:<28} {step:>5}/{trial.max_steps} {curve}"
+        foretold = self._foretold.get(trial.number)
+        expected = foretold.at(step) if foretold else None
+        values = self._curves.get(trial.number, [])
+        if expected is not None and values:
+            line += f" {values[-1]:.4g}, predicted {expected_text(expected)}"
+        return Text(line, style="dim")
 
     def _bar(self) -> Table:
         bar = Table.grid(padding=(0, 2, 0, 0))

@@ -8,8 +8,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from tune_lr.records.parameters import setting
-from tune_lr.records.status import Leader, Status
-from tune_lr.show.terminal.words import TITLES, duration_text, plain_table
+from tune_lr.records.status import Leader, Running, Status
+from tune_lr.show.terminal.words import TITLES, duration_text, expected_text, plain_table
 
 
 def show_status(console: Console, status: Status) -> None:
@@ -19,7 +19,7 @@ def show_status(console: Console, status: Status) -> None:
     console.print(_phases_table(status), highlight=False)
     for trial in status.running:
         configuration = f"#{trial.number:<4}{trial.label:<12} lr {trial.lr:<9.3g}"
-        line = f"  {configuration} {trial.step:>5}/{trial.max_steps} steps"
+        line = f"  {configuration} {trial.step:>5}/{trial.max_steps} steps{_expected_text(trial)}"
         console.print(line, markup=False, highlight=False)
     for line in _bounds_lines(status.bounds):
         console.print(line, markup=False, highlight=False)
@@ -38,6 +38,13 @@ def show_status(console: Console, status: Status) -> None:
     )
     if status.state == "stopped":
         console.print(f"go on with   tune-lr resume {status.directory}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _expected_text(trial: Running) -> str:
+    """Return the last figure of a full training beside what shorter ones predict there; "" where nothing does."""
+    if trial.expected is None or trial.value is None:
+        return ""
+    return f"   {trial.value:.4g}, predicted {expected_text(trial.expected)}"
 
 
 def _phases_table(status: Status) -> Table:

@@ -8,6 +8,8 @@ from rich.measure import measure_renderables
 from rich.table import Table
 from rich.text import Text
 
+from tune_lr.records.foretold_curve import Expected
+
 TITLES = {"range_test": "LR range test", "search": "search", "confirm": "confirm"}
 SPARKS = "▁▂▃▄▅▆▇█"
 _WIDEST_SPARKLINE = 24
@@ -28,6 +30,11 @@ def sparkline(values: Iterable[float]) -> str:
 def duration_text(seconds: float) -> str:
     """Return a duration in minutes, or in seconds below 90 of them: "12 min", "45 s"."""
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{math.ceil(seconds)} s"
+
+
+def expected_text(expected: Expected) -> str:
+    """Return what is predicted at a step: "2.09 (2.05 to 2.14)"."""
+    return f"{expected.value:.4g} ({expected.low:.4g} to {expected.high:.4g})"
 
 
 def count_text(number: int, noun: str) -> str:
