@@ -20,6 +20,8 @@ from torch.utils.data import RandomSampler, TensorDataset, WeightedRandomSampler
 
 from paths import DATA
 from tune_lr.errors import InputError
+from tune_lr.lr.schedule import make_lr_schedule
+from tune_lr.lr.schedules import SCHEDULES
 from tune_lr.lr.torch_code import groups_code
 from tune_lr.worker.groups import described_groups
 from tune_lr.worker.optimizers import make_optimizer
@@ -302,3 +304,19 @@ def test_parameter_groups_are_written_as_lines_that_build_them() -> None:
         decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
         assert decays[id(model.body[0].weight)] == 0.5
         assert decays[id(model.body[0].bias)] == (0.5 if decay_all else 0.0)
+
+
+@pytest.mark.filterwarnings("ignore:The epoch parameter")  # torch's SequentialLR warns about its own call
+@pytest.mark.parametrize("name", [name for name, spec in SCHEDULES.items() if not spec.by_metric])
+def test_the_lines_of_every_schedule_keep_the_ratios_between_groups(name: str) -> None:
+    known = {parameter.name for parameter in SCHEDULES[name].parameters}
+    schedule = make_lr_schedule(name, {"floor": 0.1} if "floor" in known else {}, 40)
+    parameters = [nn.Parameter(torch.ones(1)) for _ in range(2)]
+    groups = [{"params": parameters[:1], "lr": 0.05}, {"params": parameters[1:]}]
+    built: dict[str, Any] = {"optimizer": torch.optim.SGD(groups, lr=0.5)}
+    exec(schedule.code(0.5, cycle_momentum=False, ratios=(0.1, 1.0)), built)
+    for step in range(39):
+        for group, ratio in zip(built["optimizer"].param_groups, (0.1, 1.0), strict=True):
+            assert group["lr"] == pytest.approx(schedule.lr(0.5, step) * ratio, rel=1e-6)
+        built["optimizer"].step()
+        built["scheduler"].step()

@@ -27,6 +27,7 @@ from tune_lr.store.checkpoints import Checkpoint
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tune_lr.worker.outside_state import OutsideState
     from tune_lr.worker.training import Training
     from tune_lr.workloads import Workload
 
@@ -84,6 +85,7 @@ class Worker:
             sys.path += shipped.submodule_search_locations
         self._task, self._rank = task, rank
         self._workload: Workload | None = None
+        self._outside: OutsideState | None = None
         self._training: Training | None = None
         self._port: socket.socket | None = None  # kept for the group
 
@@ -103,10 +105,12 @@ class Worker:
         torch.set_num_threads(max(1, int(self._task.scaling.cpus_per_worker)))
         from tune_lr.worker.checks import check_task
         from tune_lr.worker.compat.glibc_malloc import keep_freed_memory
+        from tune_lr.worker.outside_state import OutsideState
         from tune_lr.workloads import load_workload
 
         keep_freed_memory()
         self._workload = load_workload(self._task.workload, self._task.workload_args)
+        self._outside = OutsideState(self._workload)
         check_task(self._workload, self._task, trial)
 
     def launch(self, address: tuple[str, int]) -> tuple[str, int]:
@@ -140,6 +144,8 @@ class Worker:
 
         assert self._workload is not None
         self._training = None  # before the next one is made: DDP's hooks and buckets go with it
+        assert self._outside is not None
+        self._outside.put_back()
         training = Training(self._workload, self._task, trial, colossal.device())
         if checkpoint is not None:
             shared, own = (unpack(checkpoint.files[rank_file(rank)], colossal.device()) for rank in (0, self._rank))

@@ -10,6 +10,8 @@ from tune_lr.errors import InputError
 from tune_lr.worker.loading import random_state_after
 from tune_lr.workloads import Workload, load_batch, outputs_of, to_device
 
+_MARK = "_tune_lr_trained"
+
 
 def made_model(workload: Workload, device: torch.device) -> nn.Module:
     """Return a fresh model on a device.
@@ -18,6 +20,7 @@ def made_model(workload: Workload, device: torch.device) -> nn.Module:
     same on all ranks, so the weights are too. Raises InputError where a parameter stays without a shape.
     """
     model = workload.model().to(device)
+    _check_fresh(model)
     if not _lazy(model):
         return model
     data: Any = workload.train_data
@@ -32,6 +35,19 @@ def made_model(workload: Workload, device: torch.device) -> nn.Module:
             "so they have no shape; give the modules their sizes, or leave them out"
         )
     return model
+
+
+def _check_fresh(model: nn.Module) -> None:
+    """Mark the parameters that a trial trains. Raise InputError where one of them is marked already."""
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if hasattr(parameter, _MARK):
+            raise InputError(
+                f"workload: model() returns a parameter that an earlier trial has trained ({name}); make the model "
+                "anew each time, or copy what is given (copy.deepcopy)"
+            )
+        setattr(parameter, _MARK, True)
 
 
 def _lazy(model: nn.Module) -> list[str]:
