@@ -81,6 +81,7 @@ FAULTS = [
     Fault("18", "1 GPU of 0; 64 workers on 2 CPUs", live.ask_for_too_much),
     Fault("19", "SIGKILL the head's processes; another cluster", live.lose_the_head),
     Fault("20", "bad YAML, bad names", inputs.refuse_inputs, 10**6, 12),
+    Fault("21", "SIGKILL a driver on a ladder, then resume", simulated_drivers.kill_drivers_of_a_ladder, 40, 4),
 ]
 
 

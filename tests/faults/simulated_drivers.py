@@ -1,7 +1,7 @@
 """Faults of drivers and of their files: real processes, the real journal, no Ray.
 
 A driver is a process of its own, forked, which locks the study, opens it and executes it with made-up losses
-(tests/simulated.py). Rows 4, 11 and 15.
+(tests/simulated.py). Rows 4, 11, 15 and 21.
 """
 
 import errno
@@ -32,6 +32,18 @@ from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.study import Study
 
 SLOTS = 3
+# A study whose trials have several lengths, of 3 full trainings in all.
+LADDER: dict[str, Any] = {
+    "max_steps": 640,
+    "report_every": 40,
+    "num_trials": 200,
+    "budget": "3x",
+    "lengths": [1 / 16, 1 / 4, 1],
+    "sampler": {"name": "gp"},
+    "pruner": {"name": "none"},
+    "confirm": {"top": 0},
+    "parameters": simulated.FIXED_LR,
+}
 
 
 def driver(root: Path, reports: int | None = None, finish: bool = False) -> int:
@@ -55,7 +67,8 @@ def _drive(directory: StudyDir, reports: int | None, finish: bool) -> int:
     events = os.open(_beside(directory.root, "events"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     def train(spec: TrialSpec, config: Config) -> Iterator[Report]:
-        for report in simulated.train(spec, config):
+        made_up = simulated.train_long if config.ladder else simulated.train
+        for report in made_up(spec, config):
             os.write(events, f"{os.getpid()} {spec.number} {report.step}\n".encode())
             yield report
 
@@ -147,8 +160,17 @@ def check_whole(root: Path, curves: bool = True) -> dict[int, Entry]:
             steps = read_curve(path)["step"]
             assert steps == list(range(1, entry.outcome["steps"] + 1)), f"trial {number}'s curve: {steps}"
         for step, value in entry.values.items():
-            assert value == simulated.loss(spec.lr, spec.lr_schedule, step, spec.seed), f"trial {number}, step {step}"
+            assert value == _made_up_loss(directory, spec, step), f"trial {number}, step {step}"
     return entries
+
+
+def _made_up_loss(directory: StudyDir, spec: TrialSpec, step: int) -> float:
+    """Return what a trial reports at a step."""
+    if spec.length is None:
+        return simulated.loss(spec.lr, spec.lr_schedule, step, spec.seed)
+    config = directory.read_record().config
+    reports = simulated.train_long(spec, config)
+    return next(report.metrics[config.metric.name] for report in reports if report.step == step)
 
 
 # --- row 4 ------------------------------------------------------------------------------------------------------------
@@ -157,12 +179,28 @@ def check_whole(root: Path, curves: bool = True) -> dict[int, Entry]:
 def kill_drivers(folder: Path, count: int) -> Held:
     """So many SIGKILLs, each when the journal has grown by a seeded number of lines; over a study of twice as many
     trials, and over another one where that has ended before."""
-    rng = random.Random(4)
+    space = {"num_trials": max(4, 2 * count - 6), "sampler": {"name": "tpe"}}
+    return _kill_drivers(folder, count, random.Random(4), space)
+
+
+def kill_drivers_of_a_ladder(folder: Path, count: int) -> Held:
+    """So many SIGKILLs of studies whose trials have three lengths, the last one a full training. Each of these studies
+    keeps its budget, and ends with one full training."""
+    held = _kill_drivers(folder, count, random.Random(21), LADDER)
+    full = LADDER["max_steps"]
+    for root in folder.glob("study-*"):
+        rows = [entry for entry in ledger(root).values() if entry.ledger == "search"]
+        assert sum(entry.outcome["steps"] for entry in rows) <= 3 * full, "the budget was passed"
+        assert [entry for entry in rows if entry.spec["length"] == 1 and entry.spec["checkpoint"]], "no full training"
+    return held
+
+
+def _kill_drivers(folder: Path, count: int, rng: random.Random, space: dict[str, Any]) -> Held:
     kills, torn, redone, trials, studies, worst = 0, 0, 0, 0, 0, 0
     while kills < count:
         root = folder / f"study-{studies}"
         studies += 1
-        begin(root, num_trials=max(4, 2 * count - 6), sampler={"name": "tpe"})
+        begin(root, **space)
         before: dict[int, Entry] = {}
         finished_by: dict[int, set[int]] = {}  # by driver's pid, what had ended when it began
         while True:
@@ -192,7 +230,7 @@ def kill_drivers(folder: Path, count: int) -> Held:
     return Held(
         kills,
         f"{trials} trials in {studies} studies: 0 lost, 0 finished ones run again, each once in the ledger; rungs as "
-        f"reported; {redone / kills:.1f} steps redone a kill, at most {worst} of a trial (8 steps, no checkpoints); "
+        f"reported; {redone / kills:.1f} steps redone a kill, at most {worst} of a trial (no checkpoints); "
         f"{torn} torn lines mended",
     )
 
