@@ -12,7 +12,7 @@ from tune_lr.records.answer import Answer
 from tune_lr.records.observer import Observer
 from tune_lr.records.outcome import Outcome, Spending
 from tune_lr.records.trial import CheckpointPlan
-from tune_lr.records.waiting import Tell
+from tune_lr.records.waiting import Tell, told_while
 from tune_lr.store.files import write_json
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.answer import answer_of
@@ -48,7 +48,8 @@ def run(
             on_study(study)
         task = make_task(config, record.python_path, _checkpoint_plan(config, directory, record.id))
         with interruptible(directory, study.interrupt) as take_signals:
-            from tune_lr.cluster import cluster  # Ray is imported as late as can be: whatever is wrong shows first
+            with told_while("Ray to be imported", on_waiting):
+                from tune_lr.cluster import cluster  # as late as can be: whatever is wrong shows first
 
             def cluster_lost() -> None:
                 end_at_once("the Ray cluster was lost", ResourceError.exit_code, directory)

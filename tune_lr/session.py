@@ -152,7 +152,8 @@ def _go_on(directory: StudyDir, session: Session) -> Outcome:
             if tracker is not None:
                 tracker.stop_trial = study.stop_trial
 
-        from tune_lr.run import run  # Optuna, which takes a second: whatever is wrong has shown by now
+        with told_while("Optuna to be imported", progress.notice if progress else None):
+            from tune_lr.run import run  # it takes a second: whatever is wrong has shown by now
 
         with progress or nullcontext():
             outcome = run(
