@@ -35,8 +35,9 @@ class Study:
     def __init__(self) -> None:
         self.now = 0.0
         self.told: list[str] = []
+        self.full = True
         task = make_task(parse_config(SPACE), (), None)
-        self.waits = Waits(task, lambda: (0.0, 0.0), self.told.append, lambda: self.now)
+        self.waits = Waits(task, lambda: (0.0, 0.0), lambda: self.full, self.told.append, lambda: self.now)
         self.trials: list[Trial] = []
         self.active: dict[str, TrialSpec] = {}
 
@@ -65,6 +66,13 @@ def test_a_trial_without_room_is_told_of() -> None:
         "waiting for room in the cluster: trial 3 takes 1 worker of 1 CPU; free now are 0 CPU (15 s so far)"
     )
     assert len(study.look_for(120)) == 2
+
+
+def test_a_process_that_ray_starts_slowly_is_told_from_a_full_cluster() -> None:
+    study = Study()
+    study.full = False
+    study.add(3, Trial.PENDING)
+    assert study.look_for(60) == ["waiting for Ray to start the process of trial 3 (15 s so far)"]
 
 
 def test_workers_that_start_are_told_of_until_the_first_report() -> None:

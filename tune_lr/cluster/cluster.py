@@ -194,6 +194,12 @@ def free() -> tuple[float, float]:
     return resources.get("CPU", 0.0), resources.get("GPU", 0.0)
 
 
+def is_full() -> bool:
+    """Return whether somebody waits for room in the cluster: a placement group that is not placed."""
+    groups = ray.util.placement_group_table()
+    return any(group["state"] == "PENDING" for group in groups.values())
+
+
 class SlotCount:
     """Counts the slots of the cluster. Nodes join and leave while a study runs; `on_change` is called when they do."""
 
@@ -237,7 +243,7 @@ def run(
     if task.checkpoints is not None:
         home = ray.get_runtime_context().get_node_id()
         task = replace(task, checkpoints=replace(task.checkpoints, home=home))
-    waits = Waits(task, free, on_waiting or _tell_nobody)
+    waits = Waits(task, free, is_full, on_waiting or _tell_nobody)
     slots = Slots(study, task, SlotCount(task, most, on_change), waits)
     with tempfile.TemporaryDirectory(prefix="tune-lr-") as scratch:  # Tune insists on a place for its own files
         tuner = tune.Tuner(

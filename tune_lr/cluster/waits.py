@@ -16,18 +16,20 @@ SILENT = 2.0
 class Waits:
     """Looks at the trials in Tune's hands, and tells what they wait for when that takes long.
 
-    `free` says how many CPUs and GPUs nobody uses.
+    `free` says how many CPUs and GPUs nobody uses, `is_full` whether the cluster has no room for what it is asked for.
     """
 
     def __init__(
         self,
         task: Task,
         free: Callable[[], tuple[float, float]],
+        is_full: Callable[[], bool],
         tell: Tell,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._scaling = task.scaling
         self._free = free
+        self._is_full = is_full
         self._clock = clock
         self._for_room = Waiting(tell, clock)
         self._for_report = Waiting(tell, clock)
@@ -62,6 +64,8 @@ class Waits:
             self._for_report.look(self._silent_since[silent], lambda: self._report_text(running[silent]))
 
     def _room_text(self, number: int) -> str:
+        if not self._is_full():
+            return f"Ray to start the process of trial {number}"
         scaling = self._scaling
         cpus, gpus = self._free()
         gpus_each = f" and {scaling.gpus_per_worker:g} GPU" if scaling.gpus_per_worker else ""
