@@ -42,6 +42,10 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+LONGEST_LINE = 2000
+
+
 def one_line(error: object) -> str:
-    """An exception's text, or any other, on one line and not too long."""
-    return " ".join(str(error).split())[:300]
+    """Return an exception's text, or any other, on one line. What comes after LONGEST_LINE characters is cut off."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= LONGEST_LINE else f"{text[:LONGEST_LINE]} [...]"

@@ -58,15 +58,25 @@ def interruptible(directory: StudyDir, interrupt: Callable[[], None]) -> Iterato
 
 
 @contextmanager
-def stoppable(directory: StudyDir) -> Iterator[None]:
-    """Take the file that `tune-lr stop` leaves, here or on another host that shares the storage, for a SIGTERM."""
+def stoppable(directory: StudyDir, interrupt: Callable[[], None]) -> Iterator[None]:
+    """Take the file that `tune-lr stop` leaves, here or on another host that shares the storage, for a SIGTERM.
+
+    A study that runs in another thread than the main one has no handlers: a signal would end the program that it is a
+    part of. There `interrupt` is called instead, and Interrupted is raised at the end of the block.
+    """
     over = threading.Event()
+    takes_signals = threading.current_thread() is threading.main_thread()
+    stopped = threading.Event()
 
     def watch() -> None:
         while not over.wait(STOP_POLL_S):
             if directory.stop_file.exists():
                 directory.stop_file.unlink(missing_ok=True)
-                os.kill(os.getpid(), signal.SIGTERM)
+                if takes_signals:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                else:
+                    stopped.set()
+                    interrupt()
                 return
 
     thread = threading.Thread(target=watch, name="tune-lr-stop", daemon=True)
@@ -76,6 +86,8 @@ def stoppable(directory: StudyDir) -> Iterator[None]:
     finally:
         over.set()
         thread.join()  # before the handlers are taken down: no SIGTERM comes later
+    if stopped.is_set():
+        raise Interrupted(f"interrupted; go on with: tune-lr resume {directory.root}", signal.SIGTERM)
 
 
 def end_at_once(why: str, code: int, directory: StudyDir) -> NoReturn:

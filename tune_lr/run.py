@@ -59,12 +59,14 @@ def run(
                 redirect_stdout(log),  # Ray prints what befalls a worker; whoever shows progress holds the old one
                 cluster.connected(address, task.python_path, on_waiting),
                 cluster.head_watched(cluster_lost),
-                stoppable(directory),
+                stoppable(directory, study.interrupt),
             ):
                 take_signals()  # again: Ray has set a handler of its own
                 if not study.stopped:
                     cluster.run(study, task, config.scaling.max_concurrent, on_cluster, on_waiting)
         if study.error is not None:
+            if isinstance(study.error, NoAnswerError):
+                finish(study)
             raise study.error
         return finish(study)
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tune_lr.config.hardware import check_address
 from tune_lr.config.load import Space, parse_config
-from tune_lr.config.model import Config
+from tune_lr.config.model import UNLIMITED, Config
 from tune_lr.config.plan import plan
 from tune_lr.errors import InputError, Interrupted, NoAnswerError, TuneLRError, one_line
 from tune_lr.records.foretold_curve import ForetoldCurve
@@ -100,8 +100,8 @@ def run_new(
 ) -> Outcome:
     """Make the study directory and run the study to its end.
 
-    `foretold` is what another study predicts of the validation curve of the first trial. Where the study fails before
-    anything was trained, the name stays free. Raises TuneLRError.
+    `foretold` is what another study predicts of the validation curve of the first trial. Where something is wrong
+    before any trial has ended, the name stays free; a study whose trials failed is kept. Raises TuneLRError.
     """
     create(space.config, directory, space.python_path, phases)
     if foretold is not None:
@@ -109,7 +109,7 @@ def run_new(
     try:
         return _go_on(directory, session)
     except TuneLRError as error:
-        if not isinstance(error, Interrupted) and not directory.has_points():
+        if not isinstance(error, Interrupted | NoAnswerError) and not directory.has_points():
             directory.remove()
         raise
 
@@ -131,6 +131,8 @@ def resume(
 def _extended(config: Config, num_trials: int | None, budget: str | None, source: str) -> Config:
     data = config.to_dict()
     if num_trials is not None:
+        if config.num_trials == UNLIMITED:
+            raise InputError(f"--num-trials: a budget ends the search of this study ({config.budget}); give --budget")
         if num_trials < config.num_trials:
             raise InputError(f"--num-trials: must be at least the study's own {config.num_trials} (got {num_trials})")
         data["num_trials"] = num_trials

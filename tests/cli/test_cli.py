@@ -417,6 +417,15 @@ def test_a_search_cannot_be_shortened_by_resume(capsys: pytest.CaptureFixture[st
     assert (code, error) == (2, "--num-trials: must be at least the study's own 4 (got 3)")
 
 
+def test_a_search_that_a_budget_ends_is_extended_by_a_budget(capsys: pytest.CaptureFixture[str]) -> None:
+    from tune_lr.config.load import load_config
+    from tune_lr.session import create
+
+    create(load_config("space.yaml", ["budget=12x", "num_trials=null"]), StudyDir("studies/first"), [])
+    code, error = refusal(capsys, "resume", "studies/first", "--num-trials", "30")
+    assert (code, error) == (2, "--num-trials: a budget ends the search of this study (12x); give --budget")
+
+
 # --- what only a worker can see ---------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,8 @@ from simulated import SMALL, execute
 from tune_lr import run as search
 from tune_lr.cli.main import main
 from tune_lr.config.load import parse_config
-from tune_lr.errors import ResourceError
+from tune_lr.errors import Interrupted, ResourceError
+from tune_lr.interrupts import interruptible, stoppable
 from tune_lr.records.status import PhaseStatus
 from tune_lr.session import create
 from tune_lr.store.curves import read_curve
@@ -164,7 +165,7 @@ directory = StudyDir(sys.argv[1])
 with directory.lock():
     study = Study(parse_config(SMALL), directory)
     try:
-        with interruptible(directory, study.interrupt), stoppable(directory):
+        with interruptible(directory, study.interrupt), stoppable(directory, study.interrupt):
             print("running", flush=True)
             while not study.stopped:
                 threading.Event().wait(0.1)
@@ -194,6 +195,25 @@ def test_stop_ends_a_driver_as_sigterm_does(directory: StudyDir, capsys: pytest.
     assert not directory.stop_file.exists()
     assert main(["stop", str(directory.root)]) == 0
     assert capsys.readouterr().out == f"nothing runs in {directory.root}\n"
+
+
+def test_stop_does_not_end_the_program_that_runs_a_study_in_a_thread(directory: StudyDir) -> None:
+    ended: list[str] = []
+
+    def drive() -> None:
+        interrupted = threading.Event()
+        try:
+            with interruptible(directory, interrupted.set), stoppable(directory, interrupted.set):
+                assert interrupted.wait(30)
+        except Interrupted as end:
+            ended.append(str(end))
+
+    thread = threading.Thread(target=drive)
+    thread.start()
+    directory.stop_file.touch()
+    thread.join(30)
+    assert ended == [f"interrupted; go on with: tune-lr resume {directory.root}"]
+    assert not directory.stop_file.exists()
 
 
 def test_a_driver_that_does_not_stop_is_named_after_a_while(directory: StudyDir) -> None:

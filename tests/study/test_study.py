@@ -159,7 +159,7 @@ def test_a_failed_trial_is_told_as_failed_and_the_others_go_on(tmp_path: Path) -
 
 def test_a_study_whose_trials_all_failed_ends_without_an_answer(tmp_path: Path) -> None:
     study = open_study(tmp_path / "s", config_of(parameters=FIXED_LR))
-    execute(study, train=lambda spec, config: ends_at_once(failure="died 3 times"))
+    execute(study, train=lambda spec, config: ends_at_once(failure=f"died 3 times in trial {spec.number}"))
     assert study.over
     assert [row.state for row in study.rows()] == ["failed"] * 5
     with pytest.raises(NoAnswerError, match="no trial of the search was completed"):
@@ -246,3 +246,27 @@ def test_a_trial_that_somebody_stops_ends_alone(tmp_path: Path) -> None:
     others = [row for row in of_phase(study, "search") if row.number != 3]
     assert {row.state for row in others} == {"complete"}
     assert len(others) == SMALL["num_trials"] - 1
+
+
+# --- one reason for all ---------------------------------------------------------------------------------------
+
+
+def test_the_same_reason_in_the_first_trials_ends_the_study(tmp_path: Path) -> None:
+    def fail(spec: TrialSpec, config: Config) -> Iterator[Report]:
+        return train(spec, config) if spec.ramp else ends_at_once(failure="ValueError: the tokenizer is missing")
+
+    study = open_study(tmp_path / "s")
+    execute(study, train=fail)
+    assert len([row for row in study.rows() if row.phase == "search"]) == 3
+    assert isinstance(study.error, NoAnswerError)
+    assert str(study.error) == "the first 3 trials failed for the same reason: ValueError: the tokenizer is missing"
+
+
+def test_trials_that_fail_for_other_reasons_or_later_do_not_end_the_study(tmp_path: Path) -> None:
+    def fail(spec: TrialSpec, config: Config) -> Iterator[Report]:
+        return ends_at_once(failure=f"died with {spec.number}") if spec.phase == "search" else train(spec, config)
+
+    study = open_study(tmp_path / "s")
+    execute(study, train=fail)
+    assert study.error is None
+    assert study.over

@@ -294,3 +294,43 @@ def test_with_more_seeds_contenders_are_compared_on_all_and_the_others_stay_told
     verdict = judge(rows_of(THREE, more | {0.2: more[0.2][:4]}), METRIC, GOAL, 3, 6)
     assert [len(finalist.seeds) for finalist in verdict.finalists] == [4, 4, 3]
     assert verdict.contenders == (0, 1)
+
+
+# --- confirmations that end out of order, or are stopped ----------------------------------------------------
+
+
+@pytest.mark.parametrize("seeds", [((1001, 1003), (1002, 1003)), ((1001,), (1002,))])
+def test_confirmations_that_end_out_of_order_are_compared_on_the_seeds_that_both_have(
+    seeds: tuple[tuple[int, ...], tuple[int, ...]],
+) -> None:
+    rows = [row(0, "search", 0.1, 0, 0.3), row(1, "search", 0.2, 0, 0.4)]
+    for lr, ended in zip((0.1, 0.2), seeds, strict=True):
+        rows += [row(len(rows) + i, "confirm", lr, seed, lr + seed / 1e4) for i, seed in enumerate(ended)]
+    verdict = judge(rows, METRIC, "minimize", 3)
+    assert len(verdict.finalists) == 2
+    both = set(seeds[0]) & set(seeds[1])
+    if both:
+        sign = 1 if verdict.winner.lr == 0.1 else -1
+        assert verdict.differences[0].mean == pytest.approx(-0.1 * sign)
+
+
+def test_a_confirmation_that_somebody_stopped_says_nothing_of_its_finalist() -> None:
+    rows = rows_of({0.1: 0.3, 0.2: 0.4}, {0.1: [0.3, 0.31], 0.2: [0.4, 0.41]})
+    stopped = row(len(rows), "confirm", 0.1, 1003, None, state="pruned")
+    assert judge([*rows, stopped], METRIC, "minimize") == judge(rows, METRIC, "minimize")
+    diverged = replace(stopped, state="diverged")
+    assert judge([*rows, diverged], METRIC, "minimize").winner.lr == 0.2
+
+
+def test_the_advice_fits_how_the_trials_ended() -> None:
+    failed = replace(row(0, "search", 0.1, 0, None, state="failed"), reason="ValueError: no")
+    diverged = row(1, "search", 0.1, 0, None, state="diverged")
+    for rows, said, unsaid in (
+        ([failed], "(failed); trial 0 failed: ValueError: no", "lower the LRs"),
+        ([diverged], "(diverged); lower the LRs", "failed"),
+        ([], "(none was started)", "lower the LRs"),
+    ):
+        with pytest.raises(NoAnswerError) as caught:
+            judge(rows, METRIC, "minimize")
+        assert said in str(caught.value)
+        assert unsaid not in str(caught.value)

@@ -1,15 +1,18 @@
 """The search phase of a study: the fixed configurations, and what is drawn from the search space."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 from optuna.trial import TrialState
 
 from tune_lr.config.model import Config
 from tune_lr.config.parameters import Combination
+from tune_lr.errors import NoAnswerError
 from tune_lr.lr.ramp import Ramp
 from tune_lr.records.answer import Prediction
 from tune_lr.records.parameters import LENGTH
+from tune_lr.records.row import TrialRow
 from tune_lr.records.trial import TrialSpec
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.journal import SEARCHES, Journal, number_of
@@ -30,6 +33,17 @@ from tune_lr.study.search_space import (
 from tune_lr.study.spending import BudgetKeeper
 from tune_lr.study.trial_book import TrialBook
 from tune_lr.study.widening import Widener
+
+ALIKE = 3  # trials that fail for the same reason, before any other has ended, end the study
+
+
+def failed_alike(rows: Sequence[TrialRow]) -> NoAnswerError | None:
+    """Return the error that ends a study of which no trial was more than begun, all for one reason; else None."""
+    trained = [row for row in rows if row.phase != "range_test"]
+    reasons = {row.reason for row in trained}
+    if len(trained) < ALIKE or len(reasons) > 1 or any(row.state != "failed" for row in trained):
+        return None
+    return NoAnswerError(f"the first {len(trained)} trials failed for the same reason: {reasons.pop()}")
 
 
 class Search:

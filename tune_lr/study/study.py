@@ -36,7 +36,7 @@ from tune_lr.study.observers import Observers
 from tune_lr.study.open_trial import OpenTrial
 from tune_lr.study.range_test import RangeTest
 from tune_lr.study.resumption import read_trials, take_up, tell_ended
-from tune_lr.study.search import Search, fixed_spec
+from tune_lr.study.search import Search, failed_alike, fixed_spec
 from tune_lr.study.spending import BudgetKeeper
 from tune_lr.study.widening import Widener
 
@@ -252,6 +252,8 @@ class Study:
         self.trials.end(number, outcome)
         self.directory.remove_checkpoints(number)
         self._observer.trial_ended(trial.spec, self.trials.row(number))
+        if (hopeless := failed_alike(self.trials.rows())) is not None:
+            self._stop(hopeless)
         return False
 
     def lost(self, number: int) -> None:

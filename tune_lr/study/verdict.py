@@ -97,11 +97,10 @@ def _finalists_in(rows: Sequence[TrialRow], metric: str, goal: str) -> list[Fina
     """Return the finalists that were confirmed, in the order of the search; without any, the best of the search."""
     ranked = rank_search(rows, metric, goal)
     if not ranked:
-        ends = ", ".join(sorted({row.state for row in rows if row.phase == "search"})) or "none was started"
-        raise NoAnswerError(f"no trial of the search was completed ({ends}); lower the LRs, or see the trials' reasons")
+        raise NoAnswerError(f"no trial of the search was completed {_ends(rows)}")
     confirmations: dict[Configuration, list[TrialRow]] = {}
     for row in sorted(rows, key=lambda row: row.seed):
-        if row.phase == "confirm":
+        if row.phase == "confirm" and row.state != "pruned":  # one that somebody stopped says nothing of its finalist
             confirmations.setdefault(configuration_of(row), []).append(row)
     confirmed = [row for row in ranked if _all_complete(confirmations.get(configuration_of(row), []), metric)]
     if confirmed:
@@ -109,6 +108,21 @@ def _finalists_in(rows: Sequence[TrialRow], metric: str, goal: str) -> list[Fina
     # Nothing was confirmed, or every confirmation has gone wrong.
     untried = [row for row in ranked if configuration_of(row) not in confirmations]
     return [_finalist(row, [row], metric) for row in (untried or ranked)[:1]]
+
+
+def _ends(rows: Sequence[TrialRow]) -> str:
+    """Return how the trials of a search have ended of which none was completed, and what to do about it."""
+    searched = [row for row in rows if row.phase == "search"]
+    states = sorted({row.state for row in searched})
+    advice = []
+    if "diverged" in states:
+        advice.append("lower the LRs")
+    reasons = [row.reason for row in searched if row.state == "failed"]
+    if reasons:
+        advice.append(f"trial {next(row.number for row in searched if row.state == 'failed')} failed: {reasons[0]}")
+    if not advice:
+        advice.append("see the trials' reasons")
+    return f"({', '.join(states) or 'none was started'}); {'; '.join(advice)}"
 
 
 def _all_complete(confirmations: Sequence[TrialRow], metric: str) -> bool:
@@ -155,10 +169,13 @@ def _compare(finalists: Sequence[Finalist], sign: float, alpha: float, max_seeds
     differences = []
     deviations = []
     for other in others:
-        assert winner.seeds[: len(other.seeds)] == other.seeds, "not paired"
-        pairs = [a - b for a, b in zip(winner.values, other.values, strict=False)]
-        standard_deviation, degrees_of_freedom = _noise(pairs, ordered)
-        mean = fmean(pairs)
+        values_of_other = dict(zip(other.seeds, other.values, strict=True))
+        values_of_winner = dict(zip(winner.seeds, winner.values, strict=True))
+        shared = [seed for seed in winner.seeds if seed in values_of_other]
+        pairs = [values_of_winner[seed] - values_of_other[seed] for seed in shared]
+        standard_deviation, degrees_of_freedom = _noise(pairs, shared, ordered)
+        # Confirmations end out of order where several run at once: two finalists may share no seed yet.
+        mean = fmean(pairs) if pairs else winner.mean - other.mean
         interval = None
         if degrees_of_freedom:
             half_width = _half_width(standard_deviation, len(pairs), degrees_of_freedom, alpha)
@@ -178,17 +195,18 @@ def _compare(finalists: Sequence[Finalist], sign: float, alpha: float, max_seeds
     return Verdict(tuple(ordered), tuple(differences), contenders, sentence)
 
 
-def _noise(pairs: Sequence[float], finalists: Sequence[Finalist]) -> tuple[float, int]:
+def _noise(pairs: Sequence[float], seeds: Sequence[int], finalists: Sequence[Finalist]) -> tuple[float, int]:
     """Return the standard deviation of a difference from seed to seed, and its degrees of freedom, 0 with one seed.
 
-    It is the larger one of that of these pairs and that of all finalists with so many seeds, pooled: the residuals of a
-    two-way layout of finalists and seeds, whose variance counts twice in a difference.
+    `pairs` are the differences under `seeds`. The deviation is the larger one of that of these pairs and that of all
+    finalists with these seeds, pooled: the residuals of a two-way layout of finalists and seeds, whose variance counts
+    twice in a difference.
     """
-    seeds = len(pairs)
-    values = np.array([finalist.values[:seeds] for finalist in finalists if len(finalist.values) >= seeds])
-    degrees_of_freedom = (len(values) - 1) * (seeds - 1)
-    if not degrees_of_freedom:
+    if len(seeds) < 2:
         return 0.0, 0
+    by_seed = [dict(zip(finalist.seeds, finalist.values, strict=True)) for finalist in finalists]
+    values = np.array([[known[seed] for seed in seeds] for known in by_seed if known.keys() >= set(seeds)])
+    degrees_of_freedom = (len(values) - 1) * (len(seeds) - 1)
     residuals = values - values.mean(axis=1, keepdims=True) - values.mean(axis=0) + values.mean()
     pooled = 2 * float((residuals**2).sum()) / degrees_of_freedom
     return math.sqrt(max(variance(pairs), pooled)), degrees_of_freedom
