@@ -37,7 +37,7 @@ def test_what_init_writes_can_be_tested_and_checked(tmp_path: Path) -> None:
     checked = tune_lr("check", "mine/my_space.yaml", cwd=tmp_path)
     output, errors = checked.communicate(timeout=60)
     assert (checked.returncode, errors) == (0, "")
-    assert "24 trials of at most 200 steps: constant, cosine, linear, wsd, onecycle" in output
+    assert "24 trials of at most 200 steps: constant, cosine, linear, wsd, onecycle" in " ".join(output.split())
 
 
 @pytest.mark.long

@@ -211,7 +211,7 @@ class SlotCount:
         self._next_look = 0.0
 
     def __call__(self) -> int:
-        """Return how many slots there are now, counted anew every few seconds."""
+        """Return how many slots there are now, counted anew once a second."""
         if time.monotonic() >= self._next_look:
             self._next_look = time.monotonic() + NODES_POLL_S
             count = slots_on(nodes(), self._scaling, self._most)

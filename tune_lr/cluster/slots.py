@@ -4,8 +4,8 @@ With `reuse_actors` Tune hands a finished trial's actor to whichever trial is pe
 and throws away any actor that finishes while nothing is pending. To keep every slot warm, a trial that is over is
 *held*: Tune is told nothing, its actor idles. A next trial is suggested only while fewer are active than there are
 slots (so it knows all results so far), and then one held trial is stopped and the new one started in the same step
-of Tune's controller, so that the actor passes straight from one to the other. tests/test_slots.py fails when a new
-version of Ray moves what this relies on.
+of Tune's controller, so that the actor passes straight from one to the other. tests/cluster/test_slots.py fails when a
+new version of Ray moves what this relies on.
 """
 
 from collections import deque
@@ -65,8 +65,10 @@ class StudySearcher(Searcher):
         return {"task": slots.task, "trial": trial}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Of a trial that is over this says nothing new. One that is still active has lost its actor, perhaps
-        before it began: it is issued again, in another."""
+        """Have a trial that has lost its actor, perhaps before it began, issued again.
+
+        Tune calls this for every trial that it ends; those whose end the study knows are not active any more.
+        """
         trial = self._slots.active.pop(trial_id, None)
         if trial is not None:
             self._slots.study.lost(trial.number)

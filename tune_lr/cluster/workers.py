@@ -1,7 +1,7 @@
 """A group of workers: one Ray actor a rank. Starts it, watches it, kills it.
 
-Nothing here blocks but `WorkerGroup.wait`: starting a group, giving it a trial and asking for the next report only
-queue calls at the actors, so that all slots start at the same time.
+Nothing here blocks but `WorkerGroup.wait` and `WorkerGroup.processes`: starting a group, giving it a trial and asking
+for the next report only queue calls at the actors, so that all slots start at the same time.
 """
 
 import importlib.util
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 # Ray, torch and ColossalAI come up in 6 to 10 s on an idle machine; a loaded or a distant one takes longer.
 START_TIMEOUT_S = 300.0
-# What Tune's own actor takes; rank 0's bundle gives it up, so that a slot asks for whole CPUs.
+# The CPUs of Tune's own actor of a trial. They are taken off those of rank 0, so that a slot asks for whole CPUs.
 HEAD_CPUS = 0.001
 # The package under which a driver sends the user's Python files to nodes that do not see their folder.
 SHIPPED = "tune_lr_shipped"
@@ -58,7 +58,10 @@ class WorkerLost(Exception):
 
 
 class SlotLost(Exception):
-    """A node has left with some of the group's places, and no other has room for them."""
+    """A node has left with some of the group's places, and no other has room for them.
+
+    The trainable does not catch it: Tune then ends the actor, and `Study.lost` issues the trial again.
+    """
 
 
 def bundles(task: Task) -> list[dict[str, float]]:

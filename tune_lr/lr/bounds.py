@@ -1,7 +1,7 @@
 """Bounds for the peak LR and a suggestion, read from the curves of an LR range test.
 
 A range test trains for a few hundred steps while the LR rises from far too small to far too large (`ramp`), and records
-the training loss of every step. `find_lr_bounds` reads one or more such curves in four steps:
+the training loss of every step. `find_lr_bounds` reads one or more such curves in five steps:
 
 1. every curve is cut at its divergence (`divergence`), and has a distance at each step (`ramp_curve`);
 2. the curves are pooled into one by the median over the replicates at each LR (`ramp_curve`);

@@ -1,6 +1,8 @@
-"""Divergence in an LR range test: from which step on the loss says nothing more about the model.
+"""When a training has diverged: `DivergenceDetector` says it of a ramp, `ExplosionDetector` of every other training.
 
-A step has diverged in any of four cases, which `first_divergence` looks for:
+A trial of the search has diverged when its training loss is not finite, or 1,000 times where it began: it is compared
+with others anyway, and a schedule may recover. A ramp ends as soon as its loss says nothing more about the model. A
+step of a ramp has diverged in any of four cases, which `first_divergence` looks for:
 
 - its loss is not finite, or beyond OVERFLOW;
 - its loss explodes: it lies EXPLOSION noises above everything normal;
@@ -21,6 +23,7 @@ Notation
     fall     how far the best level lies below the plateau, at least 0                  loss   (k,)
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -47,6 +50,8 @@ NOISE_MARGIN = 4.0
 # momentum). So the loss has to stay high over a window that is longer than such an episode.
 LOST = 0.9
 LOST_WINDOW = 35
+# A training loss this many times its first value (or 1, where that is larger) has diverged, though still finite.
+EXPLODED = 1e3
 
 
 class DivergenceDetector:
@@ -71,6 +76,24 @@ class DivergenceDetector:
             self._losses.extend(float(loss) for loss in losses)
             self._diverged = first_divergence(np.array(self._losses))
         return self._diverged
+
+
+class ExplosionDetector:
+    """Says when a training that is no ramp has diverged. It is used as `DivergenceDetector` is."""
+
+    def __init__(self) -> None:
+        self._seen = 0
+        self._limit = math.inf
+
+    def update(self, losses: Sequence[float]) -> int | None:
+        """Take the losses of the next steps; return the first step that diverged, counted from 0, or None."""
+        for loss in losses:
+            if self._seen == 0:
+                self._limit = EXPLODED * max(1.0, abs(loss))
+            if not math.isfinite(loss) or loss > self._limit:
+                return self._seen
+            self._seen += 1
+        return None
 
 
 def first_divergence(losses: Array) -> int | None:

@@ -13,7 +13,7 @@
     trials/0007/      params.json, curve.csv, checkpoint/
     resume/0007/      step-000310/: the last checkpoints of a trial that has not ended
     trials.csv        one row a trial, of every phase
-    best.yaml         the winner
+    best.yaml         the answer
     report.html       self-contained
     plots/            the report's pictures as PNG
     wandb/            offline runs

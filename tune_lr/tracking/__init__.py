@@ -6,8 +6,8 @@ never ends because of it. What could not be delivered is said once, at the end, 
     key.py        the server, the key, and whether runs are sent, kept or not made
     rows.py       what is logged of a curve, and how a very long one is thinned
     runs.py       makes the runs, with wandb
-    tracker.py    reports every curve while a study runs, in a thread
-    process.py    the same in a process of its own
+    tracker.py    reports every curve while a study runs, in a thread; goes offline where the connection hangs
+    process.py    the same in a process of its own, so that a call that hangs holds no study up
     sync.py       makes the runs from the study directory, afterwards
     summary.py    the figures and tables of the run that sums a study up
     uploaded.py   which runs a server has taken whole

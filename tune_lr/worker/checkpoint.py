@@ -1,6 +1,6 @@
 """The state of a training as bytes: tensors in safetensors, all else as JSON in its header. Nothing is pickled.
 
-What a checkpoint looks like on disk, and whether it is whole, is study_dir's to know.
+`store.checkpoints` says what a checkpoint looks like on disk, and whether it is whole.
 """
 
 import json
@@ -15,7 +15,10 @@ from torch import Tensor
 
 
 def pack(state: Any) -> bytes:
-    """Nested dicts, lists and tuples of tensors, numbers, text and None. Raises TypeError for anything else."""
+    """Return nested dicts, lists and tuples of tensors, numbers, text and None as bytes.
+
+    Raises TypeError for anything else.
+    """
     tensors: dict[str, Tensor] = {}
     text = json.dumps(_plain(state, tensors))
     return bytes(save(tensors, metadata={"state": text}))

@@ -19,7 +19,7 @@ from tune_lr.workloads.first_batch import check_data
 
 
 def global_batch_size(workload: Workload, task: Task) -> int:
-    """Of the steps that the study counts; a trial may have one of its own."""
+    """Return the batch size over all workers, in which the study counts steps. A trial may have another one."""
     return task.batch_size or workload.batch_size
 
 
@@ -29,8 +29,10 @@ def layout_of(task: Task) -> Layout:
 
 
 def be_deterministic(on: bool) -> None:
-    """Whether torch uses deterministic algorithms only, and raises where it has none. cuBLAS reads its setting when it
-    is used for the first time: before the first batch."""
+    """Have torch use deterministic algorithms only, and raise where it has none; or not.
+
+    Call it before the first batch: cuBLAS reads its setting when it is used for the first time.
+    """
     if on:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(on)
@@ -45,7 +47,7 @@ def check_task(workload: Workload, task: Task, trial: TrialSpec) -> None:
     where = "parameters.batch_size" if task.batch_sizes else "batch_size"
     divisor, name = batch_divisor(layout_of(task), task.scaling.plugin_args, task.training.accumulate)
     if batch_size % divisor:
-        raise InputError(f"batch_size: must be a multiple of {name} (got {batch_size})")
+        raise InputError(f"{where}: must be a multiple of {name} (got {batch_size})")
     if items < batch_size:
         raise InputError(f"{where}: the training data has {items} items, fewer than one batch of {batch_size}")
     known = [f"val_{name}" for name in ("loss", *workload.metrics)]

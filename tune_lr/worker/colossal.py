@@ -1,6 +1,6 @@
 """Everything that ColossalAI does here: joining the process group, and boosting a model by a plugin's name.
 
-Importing this module imports ColossalAI (seconds): only workers do.
+`config.plugins` says what a new plugin needs. Importing this module imports ColossalAI (seconds): only workers do.
 """
 
 import warnings

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from tune_lr.config.task import Task
 from tune_lr.errors import InputError
-from tune_lr.lr.divergence import DivergenceDetector
+from tune_lr.lr.divergence import DivergenceDetector, ExplosionDetector
 from tune_lr.lr.schedule import make_lr_schedule
 from tune_lr.lr.schedules import SCHEDULES
 from tune_lr.records.parameters import whole_optimizer
@@ -42,8 +42,6 @@ from tune_lr.workloads import Batch, Outputs, Workload, items_per_epoch, sampler
 # The losses of this many steps are read from the device, and reduced over ranks, in one go. A trial that diverges is
 # stopped at its step whenever that is read; no more than these steps are computed in vain.
 STEPS_PER_READ = 16
-# A training loss this many times its first value (or 1, where that is larger) has diverged, though still finite.
-EXPLODED = 1e3
 
 
 class Training:
@@ -86,8 +84,8 @@ class Training:
             workload, self._boosted, self._layout, self._data_rank, batch_size, device, self._load
         )
         self._notices: list[str] = []
-        self._detector: DivergenceDetector | _Explosion = (
-            DivergenceDetector() if trial.phase == "range_test" else _Explosion()
+        self._detector: DivergenceDetector | ExplosionDetector = (
+            DivergenceDetector() if trial.phase == "range_test" else ExplosionDetector()
         )
         self.step = self._steps_taken = 0
         self._batches = self._train_batches()
@@ -420,22 +418,6 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-
-
-class _Explosion:
-    """Whether a training loss is beyond hope: not finite, or `EXPLODED` times where it began."""
-
-    def __init__(self) -> None:
-        self._seen, self._limit = 0, math.inf
-
-    def update(self, losses: Sequence[float]) -> int | None:
-        for loss in losses:
-            if self._seen == 0:
-                self._limit = EXPLODED * max(1.0, abs(loss))
-            if not math.isfinite(loss) or loss > self._limit:
-                return self._seen
-            self._seen += 1
-        return None
 
 
 def _lr_of_step(

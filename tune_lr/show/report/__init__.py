@@ -2,7 +2,7 @@
 
 | step    | module                                                                   |
 |---------|--------------------------------------------------------------------------|
-| read    | `study`, and `best` for best.yaml                                        |
+| read    | `study`                                                                  |
 | compute | `overlays`, `finalists`, `ledger`, `comparison`, `importance`, `leaderboard` |
 | draw    | `pictures`, with `show.charts`                                           |
 | render  | `page`, with the files in `templates/`                                   |
