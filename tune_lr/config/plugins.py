@@ -1,7 +1,8 @@
 """ColossalAI's plugins, as far as they are known without ColossalAI: their options, and how they use a trial's workers.
 
 To add a plugin, write its options and its precisions here, its name into `config.training.Scaling.plugin`, and how it
-is built into `worker.colossal`. Checkpoints and warm workers are for ddp alone (`run`, `Task.cold_workers`).
+is built into `worker.colossal`, where `Boosted` says how the plugins differ in an update. Checkpoints are for ddp alone
+(`run`); with other plugins the workers are started anew for each trial, unless `scaling.cold_workers` is false.
 
 Importing this module loads no torch, so that `tune-lr check` can refuse what does not fit. A test compares the options
 with the plugins' own signatures.

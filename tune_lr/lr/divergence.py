@@ -1,8 +1,9 @@
 """When a training has diverged: `DivergenceDetector` says it of a ramp, `ExplosionDetector` of every other training.
 
-A trial of the search has diverged when its training loss is not finite, or 1,000 times where it began: it is compared
-with others anyway, and a schedule may recover. A ramp ends as soon as its loss says nothing more about the model. A
-step of a ramp has diverged in any of four cases, which `first_divergence` looks for:
+A trial of the search has diverged when its training loss is not finite, or TOO_HIGH times where it began: it is
+compared with others anyway, and a schedule may recover. (`worker.evaluation` judges a validation loss that is not
+finite, and a value that is not a number in the data already is a failure.) A ramp ends as soon as its loss says nothing
+more about the model. A step of a ramp has diverged in any of four cases, which `first_divergence` looks for:
 
 - its loss is not finite, or beyond OVERFLOW;
 - its loss explodes: it lies EXPLOSION noises above everything normal;
@@ -51,7 +52,7 @@ NOISE_MARGIN = 4.0
 LOST = 0.9
 LOST_WINDOW = 35
 # A training loss this many times its first value (or 1, where that is larger) has diverged, though still finite.
-EXPLODED = 1e3
+TOO_HIGH = 1e3
 
 
 class DivergenceDetector:
@@ -89,7 +90,7 @@ class ExplosionDetector:
         """Take the losses of the next steps; return the first step that diverged, counted from 0, or None."""
         for loss in losses:
             if self._seen == 0:
-                self._limit = EXPLODED * max(1.0, abs(loss))
+                self._limit = TOO_HIGH * max(1.0, abs(loss))
             if not math.isfinite(loss) or loss > self._limit:
                 return self._seen
             self._seen += 1

@@ -1,7 +1,7 @@
 """LR schedules as pure functions of the step: from a name and parameters to the LR (and momentum) of every step.
 
 A schedule is one entry of `SCHEDULES`. To add one, write its formula and its `ScheduleSpec` here, and put it into the
-table at the end. Its colour and dash in pictures are in `records.looks`. (onecycle and cyclic are in `cyclical`, since
+table at the end. Its name and its colour in pictures go into `records.looks`. (onecycle and cyclic are in `cyclical`, since
 they are long.) Every function computes what the class of the same shape in `torch.optim.lr_scheduler` computes, in the
 same order of operations, so that training here and training with the PyTorch lines of `LRSchedule.code` give the same
 curve. Nothing here imports torch.

@@ -1,4 +1,4 @@
-"""Which trials of the search are stopped early."""
+"""Which trials of the search are stopped early: the rule. `open_trial` asks for it after every report."""
 
 import optuna
 from optuna.pruners import BasePruner, NopPruner

@@ -6,7 +6,7 @@ never ends because of it. What could not be delivered is said once, at the end, 
     key.py        the server, the key, and whether runs are sent, kept or not made
     rows.py       what is logged of a curve, and how a very long one is thinned
     runs.py       makes the runs, with wandb
-    tracker.py    reports every curve while a study runs, in a thread; goes offline where the connection hangs
+    tracker.py    reports every curve while a study runs, in a thread; goes offline where a call takes more than 8 s
     process.py    the same in a process of its own, so that a call that hangs holds no study up
     sync.py       makes the runs from the study directory, afterwards
     summary.py    the figures and tables of the run that sums a study up

@@ -1,4 +1,4 @@
-"""The table of all trials: its columns and the order of its lines."""
+"""What the table of all trials shows, and in which order. Its columns are in templates/leaderboard.html."""
 
 import math
 from collections.abc import Sequence
