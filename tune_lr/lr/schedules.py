@@ -2,8 +2,8 @@
 
 A schedule is one entry of `SCHEDULES`. To add one, write its formula and its `ScheduleSpec` here, and put it into the
 table at the end. Its name and its colour in pictures go into `records.looks`. (onecycle and cyclic are in `cyclical`,
-since they are long.) Every function computes what the class of the same shape in `torch.optim.lr_scheduler` computes, in
-the same order of operations, so that training here and training with the PyTorch lines of `LRSchedule.code` give the
+since they are long.) Every function computes what the class of the same shape in `torch.optim.lr_scheduler` computes,
+in the same order of operations, so that training here and training with the PyTorch lines of `LRSchedule.code` give the
 same curve. Nothing here imports torch.
 
 The LR of a trial is its peak. A schedule scales it and never exceeds it. A `warmup` takes the LR linearly up to the
