@@ -15,6 +15,7 @@ from tune_lr.final_training import final_training, foretold_training, model_file
 from tune_lr.lr.bounds import LRBounds
 from tune_lr.records.answer import Answer
 from tune_lr.records.row import TrialRow
+from tune_lr.records.user_calls import check_no_user_call
 from tune_lr.session import new_directory, open_session, run_new
 from tune_lr.store.study_dir import StudyDir
 
@@ -101,6 +102,7 @@ def search(
     Raises InputError for a mistake, ResourceError where the cluster or the storage cannot serve it, NoAnswerError where
     no trial was completed, Interrupted after SIGINT; all are TuneLRError.
     """
+    check_no_user_call("search")
     directory = new_directory(out, name, space)
     checked = read_space(space, overrides_of(settings))
     session = open_session(address, wandb, strict=strict, console=_console(progress))
@@ -123,6 +125,7 @@ def range_test(
 
     With `strict` raises NoAnswerError where the range test abstains.
     """
+    check_no_user_call("range_test")
     directory = new_directory(out, name, space)
     checked = read_space(space, overrides_of(settings))
     session = open_session(address, wandb, strict=strict, console=_console(progress))
@@ -139,15 +142,18 @@ def train(
     address: str | None = None,
     wandb: "Mode | None" = None,
     progress: bool = False,
+    accept_changed_code: bool = False,
 ) -> Path:
     """Train a study's winner, or its trial of that number, once more; return the file of its model (safetensors).
 
     The training is a study of its own beside `study`, called `name` (default: its name and "-train"). `settings` are
     laid over the study's configuration: {"max_steps": 3100} trains ten times as long, with lengths that are fractions
-    of it stretched. Raises as `search` does.
+    of it stretched. Where the user's Python files have changed since `study` was made, InputError names them, unless
+    `accept_changed_code`. Raises as `search` does.
     """
+    check_no_user_call("train")
     source = StudyDir(study)
-    training = final_training(source, trial, overrides_of(settings))
+    training = final_training(source, trial, overrides_of(settings), accept_changed_code=accept_changed_code)
     directory = new_directory(source.root.parent, name or training_name(source), study)
     session = open_session(address, wandb, console=_console(progress))
     run_new(training, directory, session, foretold=foretold_training(source, trial, training.config))

@@ -7,6 +7,7 @@ from typing import Any
 
 from tune_lr.config.load import Space, parse_config
 from tune_lr.config.model import Config
+from tune_lr.config.user_code import check_code, fingerprint
 from tune_lr.errors import InputError, NoAnswerError, ResourceError
 from tune_lr.records.answer import Finalist
 from tune_lr.records.foretold_curve import ForetoldCurve
@@ -29,13 +30,17 @@ class _Chosen:
     batch_size: int | None  # where it was searched
 
 
-def final_training(study: StudyDir, trial: int | None, overrides: Sequence[str] = ()) -> Space:
+def final_training(
+    study: StudyDir, trial: int | None, overrides: Sequence[str] = (), *, accept_changed_code: bool = False
+) -> Space:
     """Return a search space with one fixed configuration, that of the study's answer or of a trial; its model is kept.
 
-    `overrides` are laid over the study's configuration. Raises InputError, NoAnswerError and ResourceError.
+    `overrides` are laid over the study's configuration. Raises InputError, also where the user's files have changed
+    since the study was made and that is not accepted, NoAnswerError and ResourceError.
     """
     record = study.read_record()
     base = record.config
+    check_code(record.code, fingerprint(base, record.python_path), accept=accept_changed_code)
     chosen = _answer(study) if trial is None else _trial(study, trial)
     data = base.to_dict()
     data |= {

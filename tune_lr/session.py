@@ -19,6 +19,7 @@ from tune_lr.config.hardware import check_address
 from tune_lr.config.load import Space, parse_config
 from tune_lr.config.model import UNLIMITED, Config
 from tune_lr.config.plan import plan
+from tune_lr.config.user_code import check_code, check_names, fingerprint
 from tune_lr.errors import InputError, Interrupted, NoAnswerError, TuneLRError, one_line
 from tune_lr.records.foretold_curve import ForetoldCurve
 from tune_lr.records.outcome import Outcome
@@ -86,6 +87,7 @@ def create(config: Config, directory: StudyDir, python_path: Sequence[str], phas
         phases=tuple(phases),
         config=config,
         packages={name: _version(name) for name in PACKAGES},
+        code=fingerprint(config, python_path),
         hardware={"host": socket.gethostname(), "machine": platform.machine(), "cpus": os.cpu_count()},
     )
     directory.create(record.to_dict())
@@ -115,17 +117,26 @@ def run_new(
 
 
 def resume(
-    directory: StudyDir, session: Session, *, num_trials: int | None = None, budget: str | None = None
+    directory: StudyDir,
+    session: Session,
+    *,
+    num_trials: int | None = None,
+    budget: str | None = None,
+    accept_changed_code: bool = False,
 ) -> Outcome:
     """Run a study from where it stands to its end, with more trials or another budget where these are given.
 
-    Raises TuneLRError.
+    Raises TuneLRError; InputError where the user's Python files have changed since the study was made, unless
+    `accept_changed_code`.
     """
     record = directory.read_record()
     config = _extended(record.config, num_trials, budget, str(directory.study_yaml))
+    check_names(record.python_path)
+    code = fingerprint(config, record.python_path)
+    changed = check_code(record.code, code, accept=accept_changed_code)
     with directory.lock():
-        directory.write_record(replace(record, config=config))
-    return _go_on(directory, session)
+        directory.write_record(replace(record, config=config, code=code if record.code else {}))
+    return _go_on(directory, session, [f"goes on with changed code: {text}" for text in changed])
 
 
 def _extended(config: Config, num_trials: int | None, budget: str | None, source: str) -> Config:
@@ -141,11 +152,14 @@ def _extended(config: Config, num_trials: int | None, budget: str | None, source
     return parse_config(data, source=source)
 
 
-def _go_on(directory: StudyDir, session: Session) -> Outcome:
+def _go_on(directory: StudyDir, session: Session, notices: Sequence[str] = ()) -> Outcome:
     """Run the study in `directory` from where it stands to its end, with every curve reported to W&B."""
     record = directory.read_record()
     config = record.config
     progress = _progress(record, directory, session.console)
+    if progress is not None:
+        for text in notices:
+            progress.notice(text)
     with _tracked(record, directory, session.mode, progress.notice if progress else None) as tracker:
 
         def on_study(study: "Study") -> None:

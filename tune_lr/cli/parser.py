@@ -88,6 +88,7 @@ def _add_resume(commands: "Commands") -> None:
     _add_study(parser)
     parser.add_argument("--num-trials", type=int, metavar="N", help="extend the search to N trials in all")
     _add_budget(parser)
+    _add_accept(parser)
     _add_cluster(parser)
     parser.set_defaults(run=resume.run)
 
@@ -97,6 +98,7 @@ def _add_train(commands: "Commands") -> None:
     _add_study(parser)
     parser.add_argument("--trial", type=int, metavar="N", help="this trial of the study instead of its winner")
     parser.add_argument("--max-steps", type=int, metavar="N", help="optimizer steps (default: the study's)")
+    _add_accept(parser)
     _add_set(parser)
     _add_new_study(parser, of_a_study=True)
     parser.set_defaults(run=train.run, phases=("search", "confirm"))
@@ -150,6 +152,11 @@ def _add_init(commands: "Commands") -> None:
 
 
 # --- options that several commands have ---------------------------------------------------------------------
+
+
+def _add_accept(parser: ArgumentParser) -> None:
+    what = "go on although your Python files have changed since the study was made"
+    parser.add_argument("--accept-changed-code", action="store_true", help=what)
 
 
 def _add_study(parser: ArgumentParser) -> None:

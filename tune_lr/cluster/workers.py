@@ -83,6 +83,9 @@ class Worker:
         if not task.scaling.gpus_per_worker:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray lets a worker without GPUs see all of its node's
         sys.path[:0] = [path for path in task.python_path if path not in sys.path]
+        if task.python_path:
+            with suppress(OSError):  # another node may not have it
+                os.chdir(task.python_path[-1])  # where the study was started: relative paths hold at every `resume`
         shipped = importlib.util.find_spec(SHIPPED)
         if shipped is not None and shipped.submodule_search_locations is not None:
             sys.path += shipped.submodule_search_locations

@@ -20,6 +20,7 @@ from tune_lr.config.messages import FieldPath, Issue, first_error, shown
 from tune_lr.config.model import Config
 from tune_lr.config.pydantic_errors import issue_of
 from tune_lr.config.spaces import WrittenSpace, written_mapping, written_space
+from tune_lr.config.user_code import check_names
 from tune_lr.config.yaml_file import MAX_DEPTH
 from tune_lr.errors import InputError
 
@@ -36,9 +37,11 @@ def read_space(source: str | Path | Mapping[str, Any], overrides: Sequence[str] 
     """Return the search space in a YAML file, the one of that name, or the one that a mapping is.
 
     `KEY.PATH=VALUE` is laid over it; the VALUE is YAML on one line. In a mapping the workload may be a function. Raises
-    InputError, one line with the place and the field.
+    InputError, one line with the place and the field, or with the Python file that hides a module of the libraries.
     """
-    return _checked(written_space(source, overrides))
+    space = _checked(written_space(source, overrides))
+    check_names(space.python_path)
+    return space
 
 
 def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:

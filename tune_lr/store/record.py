@@ -1,7 +1,7 @@
 """What study.yaml holds: the study's resolved configuration, and where it was made and with which versions."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tune_lr.lr.training_length import REFERENCE_STEPS
@@ -34,6 +34,7 @@ class StudyRecord:
     config: "Config"
     packages: Mapping[str, str]  # versions
     hardware: Mapping[str, Any]  # of the host on which the study was made
+    code: Mapping[str, str] = field(default_factory=dict)  # digests of the user's files; empty in old studies
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as study.yaml holds it."""
@@ -42,6 +43,7 @@ class StudyRecord:
             "id": self.id,
             "created": self.created,
             "python_path": list(self.python_path),
+            "code": dict(self.code),
             "phases": list(self.phases),
             "config": self.config.to_dict(),
             "packages": dict(self.packages),
@@ -62,6 +64,7 @@ class StudyRecord:
             config=parse_config(_with_reference_bounds(data["config"]), source=source),
             packages=data["packages"],
             hardware=data["hardware"],
+            code=data.get("code") or {},
         )
 
 

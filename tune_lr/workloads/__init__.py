@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, IterableDataset, Sampler, TensorDataset, WeightedRandomSampler, default_collate
 
 from tune_lr.errors import InputError, one_line, suggestion
+from tune_lr.records.user_calls import user_call
 
 Batch = Any  # what the collate function returns: a tuple or list (input, target), or a mapping
 Outputs = Any  # what the model returns
@@ -227,7 +229,11 @@ def without_exit(call: Callable[[], Any], what: str) -> Any:
     """
     printed = io.StringIO()
     try:
-        with redirect_stderr(_Copied(sys.stderr, printed)), redirect_stdout(_Copied(sys.stdout, printed)):
+        with (
+            redirect_stderr(_Copied(sys.stderr, printed)),
+            redirect_stdout(_Copied(sys.stdout, printed)),
+            user_call(what),
+        ):
             return call()
     except SystemExit as error:
         said = [line.strip() for line in printed.getvalue().splitlines() if line.strip()][-3:]
@@ -258,9 +264,17 @@ class _Copied(io.TextIOBase):
 
 
 def raised(error: Exception) -> str:
-    """`raised ValueError: ...`. Of a file that is missing also where: another node may have it."""
+    """Return `raised ValueError: ...`; of a file also on which node, and where it was looked for."""
     text = f"raised {type(error).__name__}: {one_line(error)}"
-    return f"{text} on node {node()}; {SHARE_DATA}" if isinstance(error, OSError) else text
+    if not isinstance(error, OSError):
+        return text
+    path = error.filename
+    if isinstance(path, str) and path and not Path(path).is_absolute():
+        found = next((folder for folder in sys.path if folder and Path(folder, path).exists()), None)
+        lies = f"there is one in {found}; " if found else ""
+        looked = f"a relative path is looked for in the worker's current directory, {Path.cwd()}"
+        return f"{text} on node {node()}; {looked}; {lies}give an absolute path that every node sees"
+    return f"{text} on node {node()}; {SHARE_DATA}"
 
 
 SHARE_DATA = "data is not sent to nodes: give a path that every node sees"

@@ -12,5 +12,11 @@ def run(options: Namespace) -> int:
     from tune_lr.store.study_dir import StudyDir
 
     directory = StudyDir(options.study)
-    outcome = resume(directory, session_of(options), num_trials=options.num_trials, budget=options.budget)
+    outcome = resume(
+        directory,
+        session_of(options),
+        num_trials=options.num_trials,
+        budget=options.budget,
+        accept_changed_code=options.accept_changed_code,
+    )
     return exit_code_of(outcome)

@@ -13,7 +13,8 @@ def run(options: Namespace) -> int:
     from tune_lr.store.study_dir import StudyDir
 
     study = StudyDir(options.study)
-    training = final_training(study, options.trial, overrides_of(options))
+    accept = options.accept_changed_code
+    training = final_training(study, options.trial, overrides_of(options), accept_changed_code=accept)
     directory = new_directory(options.out or study.root.parent, options.name or training_name(study), study.root)
     foretold = foretold_training(study, options.trial, training.config)
     outcome = run_new(training, directory, session_of(options), options.phases, foretold)
