@@ -44,6 +44,7 @@ SIGNATURES = {
         ("address", False, None),
         ("wandb", False, None),
         ("progress", False, False),
+        ("accept_changed_code", False, False),
     ],
     "read_study": [("path", True, REQUIRED)],
 }
