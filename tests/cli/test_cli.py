@@ -45,8 +45,8 @@ RUN = CLUSTER | {
 OPTIONS = {
     "search": {"--set", "--num-trials", "--budget", "--max-steps"} | RUN,
     "range-test": {"--set", "--max-steps", "--from", "--json"} | RUN,
-    "resume": {"--num-trials", "--budget"} | CLUSTER,
-    "train": {"--set", "--trial", "--max-steps"} | RUN,
+    "resume": {"--num-trials", "--budget", "--accept-changed-code"} | CLUSTER,
+    "train": {"--set", "--trial", "--max-steps", "--accept-changed-code"} | RUN,
     "report": {"--terminal"},
     "status": {"--json"},
     "stop": set(),
