@@ -43,7 +43,8 @@ def test_a_node_that_was_taken_away_is_told_from_a_process_that_died() -> None:
             True,
         ),
         (ValueError("the user's own code is broken"), "ValueError: the user's own code is broken", False),
-        (KeyError(), "KeyError: ", False),
+        (ValueError("a\nb"), "ValueError: a b", False),
+        (KeyError(), "KeyError:", False),
     ],
 )
 def test_an_error_of_the_gpu_is_told_from_one_of_the_users(raised: Exception, reason: str, final: bool) -> None:

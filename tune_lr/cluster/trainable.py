@@ -16,7 +16,8 @@ from tune_lr.store.study_dir import StudyDir
 if TYPE_CHECKING:
     from tune_lr.config.task import Task
 
-# A trial whose workers are lost more often than this has failed for good.
+# A trial whose workers are lost more often than this has failed for good. So has one whose code raises the same
+# exception after the same report a second time.
 MAX_FAILURES = 2
 
 
@@ -66,6 +67,7 @@ class SlotTrainable(tune.Trainable):
     def _begin(self, trial: TrialSpec) -> None:
         self._trial, self._failures, self._reported = trial, 0, trial.resume or -1
         self._notices: list[str] = []
+        self._exception: tuple[str, int] | None = None  # the last that was raised, and the step reported before it
         self._go_on(trial.resume)
 
     @property
@@ -109,11 +111,15 @@ class SlotTrainable(tune.Trainable):
             self._failures += not lost.preempted
             self._group.kill()
             self._new_group(self._trial)
-            if lost.final or self._failures > MAX_FAILURES:
+            exception = (str(lost), self._reported) if lost.raised else None
+            repeated = exception is not None and exception == self._exception
+            self._exception = exception
+            if lost.final or repeated or self._failures > MAX_FAILURES:
                 return Report(step=max(self._reported, 0), over=True, failure=str(lost))
             step = self._go_on(self._reported)
             went_on = f"it went on from its checkpoint at step {step}" if step else "it began anew"
-            self._notices.append(f"a worker was lost ({lost}); its group was replaced and {went_on}")
+            what = "its code raised an exception" if lost.raised else "a worker was lost"
+            self._notices.append(f"{what} ({lost}); its group was replaced and {went_on}")
             return None
         self._worker = self._worker or self._group.processes()
         self._seconds += report.seconds

@@ -50,11 +50,14 @@ class WorkerLost(Exception):
     """A worker died, hung or raised; the group is of no use any more. The text says which and why.
 
     `final`: the trial would end so again. `preempted`: its node was taken away, which is no fault of the trial's.
+    `raised`: nothing is wrong with the worker, an exception came out of its code.
     """
 
-    def __init__(self, what: str, *, final: bool = False, preempted: bool = False) -> None:
+    def __init__(self, what: str, *, final: bool = False, preempted: bool = False, raised: bool = False) -> None:
         super().__init__(what)
-        self.final, self.preempted = final, preempted
+        self.final = final
+        self.preempted = preempted
+        self.raised = raised
 
 
 class SlotLost(Exception):
@@ -246,7 +249,7 @@ class WorkerGroup:
                 if isinstance(error.cause, InputError):
                     raise InputError(str(error.cause)) from None
                 reason = _reason(error)
-                raise WorkerLost(reason, final=bool(DEVICE_ERROR.search(reason))) from None
+                raise WorkerLost(reason, final=bool(DEVICE_ERROR.search(reason)), raised=True) from None
             except ray.exceptions.RayError as error:
                 what = f"a worker died ({type(error).__name__})"
                 raise WorkerLost(what, preempted=died_with_its_node(error)) from None
@@ -314,10 +317,11 @@ def _interface_of(address: str) -> str | None:
 
 
 def _reason(error: ray.exceptions.RayTaskError) -> str:
-    """What was raised in a worker, in one line."""
+    """Return what was raised in a worker, in one line."""
     cause = error.cause
-    if not isinstance(cause, ray.exceptions.RayError):  # what CUDA says has more lines, which explain nothing
-        lines = str(cause).strip().splitlines()
-        return f"{type(cause).__name__}: {lines[0] if lines else ''}"[:300]
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:300]
+    if isinstance(cause, ray.exceptions.RayError):
+        return one_line([line for line in str(error).splitlines() if line.strip()][-1])
+    text = str(cause).strip()
+    if DEVICE_ERROR.search(f"{type(cause).__name__}: {text}"):  # what CUDA says has more lines, which explain nothing
+        text = text.partition("\n")[0]
+    return one_line(f"{type(cause).__name__}: {text}")
