@@ -57,6 +57,7 @@ def shell(line: str, folder: Path, **changes: str) -> "subprocess.CompletedProce
 # --- studies: the exit code is the study's ------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_closed_pipe_and_an_ascii_terminal_do_not_end_a_study(tmp_path: Path) -> None:
     """`| head -1` closes the pipe after the first line of the plan. The YAML is in UTF-8, the locale is not."""
     (tmp_path / "s.yaml").write_text(yaml.safe_dump(SPACE, allow_unicode=True), encoding="utf-8")
