@@ -96,13 +96,20 @@ class Study:
 
     @property
     def attempts(self) -> list[list[Event]]:
-        """The steps of each time that a rank set out to train a trial, in the order of their beginning."""
+        """The steps of each time that a rank set out to train a trial, in the order of their beginning.
+
+        The rehearsal before a process's first trial is none.
+        """
         found: dict[int, list[list[Event]]] = {}
         for event in self.events:
             if event.event == "model":
                 found.setdefault(event.pid, []).append([event])
             else:
                 found[event.pid][-1].append(event)
+        for mine in found.values():
+            # A step at most, and the same seed again: the rehearsal before a process's first trial.
+            if len(mine) > 1 and len(mine[0]) <= 2 and mine[0][0].seed == mine[1][0].seed:
+                del mine[0]
         attempts = [attempt for mine in found.values() for attempt in mine if attempt[0].seed >= 0]
         return sorted(attempts, key=lambda attempt: attempt[0].time)
 
