@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tune_lr.config.load import overrides_of, read_space
 from tune_lr.errors import InputError
-from tune_lr.final_training import final_training, foretold_training, model_file, training_name
+from tune_lr.final_training import final_training, model_file, predicted_training, training_name
 from tune_lr.lr.bounds import LRBounds
 from tune_lr.records.answer import Answer
 from tune_lr.records.row import TrialRow
@@ -156,7 +156,7 @@ def train(
     training = final_training(source, trial, overrides_of(settings), accept_changed_code=accept_changed_code)
     directory = new_directory(source.root.parent, name or training_name(source), study)
     session = open_session(address, wandb, console=_console(progress))
-    run_new(training, directory, session, foretold=foretold_training(source, trial, training.config))
+    run_new(training, directory, session, predicted_curve=predicted_training(source, trial, training.config))
     return model_file(directory)
 
 

@@ -10,8 +10,8 @@ from tune_lr.config.model import Config
 from tune_lr.config.user_code import check_code, fingerprint
 from tune_lr.errors import InputError, NoAnswerError, ResourceError
 from tune_lr.records.answer import Finalist
-from tune_lr.records.foretold_curve import ForetoldCurve
 from tune_lr.records.parameters import BATCH_SIZE, split_parameters, whole_optimizer
+from tune_lr.records.predicted_curve import PredictedCurve
 from tune_lr.records.trial import TrialSpec
 from tune_lr.store.study_dir import StudyDir
 
@@ -68,7 +68,7 @@ def final_training(
     return Space(config, record.python_path)
 
 
-def foretold_training(study: StudyDir, trial: int | None, training: Config) -> ForetoldCurve | None:
+def predicted_training(study: StudyDir, trial: int | None, training: Config) -> PredictedCurve | None:
     """Return what the trials of a study predict along the final training of its answer, or of a trial.
 
     None where all trials are full trainings, where the training has another length than `max_steps` of the study, or
@@ -77,7 +77,7 @@ def foretold_training(study: StudyDir, trial: int | None, training: Config) -> F
     record = study.read_record()
     if not record.config.ladder or training.max_steps != record.config.max_steps:
         return None
-    from tune_lr.study.foretelling import foretold_curve
+    from tune_lr.study.curve_prediction import predict_curve
     from tune_lr.study.study import Study  # here, since Optuna takes a second
 
     chosen = _answer(study) if trial is None else _trial(study, trial)
@@ -96,7 +96,7 @@ def foretold_training(study: StudyDir, trial: int | None, training: Config) -> F
             source = Study(record.config, study, phases=record.phases, resume=False)
             source.read_bounds()
             assert source.ladder is not None
-            return foretold_curve(source, source.ladder.schedule_of(spec), spec.lr)
+            return predict_curve(source, source.ladder.schedule_of(spec), spec.lr)
     except ResourceError:
         return None
 

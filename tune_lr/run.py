@@ -16,7 +16,7 @@ from tune_lr.records.waiting import Tell, told_while
 from tune_lr.store.files import write_json
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.answer import answer_of
-from tune_lr.study.foretelling import CurveWatch
+from tune_lr.study.curve_prediction import CurveWatch
 from tune_lr.study.ladder_view import ladder_view
 from tune_lr.study.study import Study
 

@@ -21,9 +21,9 @@ from tune_lr.config.model import UNLIMITED, Config
 from tune_lr.config.plan import plan
 from tune_lr.config.user_code import check_code, check_names, fingerprint
 from tune_lr.errors import InputError, Interrupted, NoAnswerError, TuneLRError, one_line
-from tune_lr.records.foretold_curve import ForetoldCurve
 from tune_lr.records.outcome import Outcome
 from tune_lr.records.phases import PHASES
+from tune_lr.records.predicted_curve import PredictedCurve
 from tune_lr.records.waiting import Tell, told_while
 from tune_lr.store.record import StudyRecord
 from tune_lr.store.study_dir import StudyDir, check_study_name
@@ -98,16 +98,16 @@ def run_new(
     directory: StudyDir,
     session: Session,
     phases: Sequence[str] = PHASES,
-    foretold: ForetoldCurve | None = None,
+    predicted_curve: PredictedCurve | None = None,
 ) -> Outcome:
     """Make the study directory and run the study to its end.
 
-    `foretold` is what another study predicts of the validation curve of the first trial. Where something is wrong
-    before any trial has ended, the name stays free; a study whose trials failed is kept. Raises TuneLRError.
+    `predicted_curve` is what another study predicts of the validation curve of the first trial. Where something is
+    wrong before any trial has ended, the name stays free; a study whose trials failed is kept. Raises TuneLRError.
     """
     create(space.config, directory, space.python_path, phases)
-    if foretold is not None:
-        directory.write_foretold(0, foretold)
+    if predicted_curve is not None:
+        directory.write_predicted_curve(0, predicted_curve)
     try:
         return _go_on(directory, session)
     except TuneLRError as error:
@@ -201,7 +201,7 @@ def _progress(record: StudyRecord, directory: StudyDir, console: "Console | None
     planned = plan(record.config, record.phases)
     show_plan(console, record.name, record.config, planned)
     progress = Progress(console, record.config, planned)
-    progress.read_foretold = directory.read_foretold
+    progress.read_predicted_curve = directory.read_predicted_curve
     return progress
 
 

@@ -11,7 +11,7 @@ from simulated import execute, open_study, train_long
 from tune_lr.records.valleys import LadderView
 from tune_lr.run import report
 from tune_lr.session import create
-from tune_lr.show.charts.ladder import foretold_chart, valley_chart
+from tune_lr.show.charts.ladder import predicted_and_observed_chart, valley_chart
 from tune_lr.show.charts.png import png
 from tune_lr.store.study_dir import StudyDir
 from tune_lr.study.ladder_view import ladder_view
@@ -61,10 +61,10 @@ def test_a_valley_lies_in_its_band_and_is_lowest_near_its_bottom(view: LadderVie
             assert abs(np.log10(valley.lrs[int(np.argmin(valley.losses))] / valley.lr)) < 0.3
 
 
-def test_a_full_training_is_foretold_by_the_short_ones_alone(study: Study, view: LadderView) -> None:
+def test_a_full_training_is_predicted_by_the_short_ones_alone(study: Study, view: LadderView) -> None:
     last = study.rows()[-1]
-    assert [entry.trial for entry in view.foretold] == [last.number]
-    entry = view.foretold[0]
+    assert [entry.trial for entry in view.full_trainings] == [last.number]
+    entry = view.full_trainings[0]
     assert entry.observed == last.metrics[METRIC]
     assert entry.predicted != entry.observed
     assert entry.interval.low < entry.predicted < entry.interval.high
@@ -75,7 +75,7 @@ def test_the_view_is_kept_in_the_study_directory_and_drawn_in_the_report(study: 
     assert LadderView.from_dict(study.directory.read_json(study.directory.ladder_json)) == view
     page = study.directory.report_html.read_text()
     assert 'data-chart="ladder"' in page
-    assert 'data-chart="foretold"' in page
+    assert 'data-chart="full_trainings"' in page
     assert (study.directory.plots / "ladder.png").exists()
 
 
@@ -95,7 +95,7 @@ def test_a_length_without_a_training_is_dashed(tmp_path: Path) -> None:
     predicted = ladder_study(tmp_path / "study", budget="0.8x")
     view = ladder_view(predicted)
     assert view is not None
-    assert view.foretold == ()
+    assert view.full_trainings == ()
     chart = valley_chart(view.schedules[0], predicted.rows(), METRIC, "minimize")
     dashes = {series.legend: series.style.dash for series in chart.series if series.legend}
     assert dashes["full"] == "dash"
@@ -109,7 +109,7 @@ def test_a_metric_that_is_maximized_has_its_hills_the_right_way_up(tmp_path: Pat
     valley = view.schedules[0].valleys[0]
     assert max(valley.losses) == pytest.approx(valley.loss, abs=0.02)
     assert 0 < valley.loss < 1
-    picture = png(foretold_chart(view.foretold, "val_accuracy"))
+    picture = png(predicted_and_observed_chart(view.full_trainings, "val_accuracy"))
     assert picture.startswith(b"\x89PNG")
 
 

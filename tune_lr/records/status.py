@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tune_lr.records.foretold_curve import Expected
+from tune_lr.records.predicted_curve import Expected
 
 
 @dataclass(frozen=True)

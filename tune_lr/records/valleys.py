@@ -42,7 +42,7 @@ class ScheduleValleys:
 
 
 @dataclass(frozen=True)
-class Foretold:
+class PredictedTraining:
     """A full training, and what the short trainings alone predict of it."""
 
     trial: int
@@ -58,7 +58,7 @@ class LadderView:
     """What the pictures of a ladder show."""
 
     schedules: tuple[ScheduleValleys, ...]  # the best that is predicted first
-    foretold: tuple[Foretold, ...]
+    full_trainings: tuple[PredictedTraining, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the view as ladder.json holds it."""
@@ -76,7 +76,8 @@ class LadderView:
                 )
                 for entry in data["schedules"]
             ),
-            foretold=tuple(
-                Foretold(**{**entry, "interval": Interval(*entry["interval"])}) for entry in data["foretold"]
+            full_trainings=tuple(
+                PredictedTraining(**{**entry, "interval": Interval(*entry["interval"])})
+                for entry in data["full_trainings"]
             ),
         )

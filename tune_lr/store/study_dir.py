@@ -8,7 +8,7 @@
     bounds.json       the answer of the LR range test
     widened.json      where the search went on beyond those bounds, if it did
     ladder.json       loss over LR at each length, by the model, where trials have several lengths
-    foretold.json     the validation curve that short trials predict of each full training, by the trial's number
+    predicted_curves.json  the curve that short trials predict of each full training, by the trial's number
     range_test/       curve-K.csv, one a replicate; range_test.png
     trials/0007/      params.json, curve.csv, checkpoint/
     resume/0007/      step-000310/: the last checkpoints of a trial that has not ended
@@ -34,7 +34,7 @@ from typing import Any
 from tune_lr.errors import InputError, ResourceError, one_line
 from tune_lr.lr.bounds import LRBounds
 from tune_lr.records.answer import Answer
-from tune_lr.records.foretold_curve import ForetoldCurve
+from tune_lr.records.predicted_curve import PredictedCurve
 from tune_lr.records.row import TrialRow
 from tune_lr.records.trial import TrialSpec
 from tune_lr.store import checkpoints, curves, files, lock, tables
@@ -72,7 +72,7 @@ class StudyDir:
         self.bounds_json = self.root / "bounds.json"
         self.widened_json = self.root / "widened.json"
         self.ladder_json = self.root / "ladder.json"
-        self.foretold_json = self.root / "foretold.json"
+        self.predicted_curves_json = self.root / "predicted_curves.json"
         self.range_test = self.root / "range_test"
         self.range_test_png = self.range_test / "range_test.png"
         self.trials = self.root / "trials"
@@ -256,16 +256,16 @@ class StudyDir:
             mend = f"`tune-lr report {self.root}` writes it again"
             raise ResourceError(f"{self.best_yaml}: is not what tune-lr writes ({what}); {mend}") from None
 
-    def write_foretold(self, number: int, curve: ForetoldCurve) -> None:
-        """Add what is predicted of a trial's validation curve to foretold.json."""
-        curves = self.read_json(self.foretold_json) if self.foretold_json.exists() else {}
-        files.write_json(self.foretold_json, {**curves, str(number): curve.to_dict()})
+    def write_predicted_curve(self, number: int, curve: PredictedCurve) -> None:
+        """Add what is predicted of a trial's validation curve to predicted_curves.json."""
+        curves = self.read_json(self.predicted_curves_json) if self.predicted_curves_json.exists() else {}
+        files.write_json(self.predicted_curves_json, {**curves, str(number): curve.to_dict()})
 
-    def read_foretold(self, number: int) -> ForetoldCurve | None:
+    def read_predicted_curve(self, number: int) -> PredictedCurve | None:
         """Return what is predicted of a trial's validation curve; None where that was not written down."""
-        curves = self.read_json(self.foretold_json) if self.foretold_json.exists() else {}
+        curves = self.read_json(self.predicted_curves_json) if self.predicted_curves_json.exists() else {}
         curve = curves.get(str(number))
-        return None if curve is None else ForetoldCurve.from_dict(curve)
+        return None if curve is None else PredictedCurve.from_dict(curve)
 
     def read_bounds(self) -> LRBounds:
         """Return the bounds in bounds.json; of several combinations of batch size and optimizer, the study's own.

@@ -118,10 +118,13 @@ def _notes(study: Study, chosen: Finalist | Prediction) -> tuple[str, ...]:
         return ()
     direction, field = ("lower", "min") if side == "lower" else ("higher", "max")
     further = searched[0] / 10 if side == "lower" else searched[1] * 10
+    values = study.config.parameters.lr.values
+    again = (
+        f"with {further:.2g} in parameters.lr.values" if values else f"with --set parameters.lr.{field}={further:.2g}"
+    )
     return (
         f"The LR {chosen.lr:.3g} lies at the {side} bound of the LRs that were searched ({searched[0]:.3g} to "
-        f"{searched[1]:.3g}). A {direction} one may be better: search again with "
-        f"--set parameters.lr.{field}={further:.2g}",
+        f"{searched[1]:.3g}). A {direction} one may be better: search again {again}",
     )
 
 

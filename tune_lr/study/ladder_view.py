@@ -12,7 +12,7 @@ import numpy as np
 from tune_lr.config.lengths import steps_of_length
 from tune_lr.records.interval import Interval
 from tune_lr.records.phases import sign_of
-from tune_lr.records.valleys import Foretold, LadderView, ScheduleValleys, Valley
+from tune_lr.records.valleys import LadderView, PredictedTraining, ScheduleValleys, Valley
 from tune_lr.study.ladder import Ladder, qualified_parameters
 from tune_lr.study.length_model import Fitted, ScheduleForecast, forecast
 from tune_lr.study.study import Study
@@ -33,7 +33,7 @@ def ladder_view(study: Study) -> LadderView | None:
         families.setdefault(expected.schedule.family, expected)
     shown = list(families.values())[:MOST_SCHEDULES]
     valleys = tuple(_valleys(study, ladder, fitted, expected) for expected in shown)
-    return LadderView(valleys, _foretold(study, ladder))
+    return LadderView(valleys, _full_trainings(study, ladder))
 
 
 def _valleys(study: Study, ladder: Ladder, fitted: Fitted, expected: ScheduleForecast) -> ScheduleValleys:
@@ -71,7 +71,7 @@ def _valleys(study: Study, ladder: Ladder, fitted: Fitted, expected: ScheduleFor
     return ScheduleValleys(family, qualified_parameters(candidate.draw), tuple(valleys))
 
 
-def _foretold(study: Study, ladder: Ladder) -> tuple[Foretold, ...]:
+def _full_trainings(study: Study, ladder: Ladder) -> tuple[PredictedTraining, ...]:
     """Return the full trainings of the search and the confirmation, beside what the short ones alone predict of them.
 
     There are none where no short training was completed.
@@ -83,13 +83,15 @@ def _foretold(study: Study, ladder: Ladder) -> tuple[Foretold, ...]:
         return ()
     fitted = ladder.fitted(short=True)
     sign = sign_of(metric.goal)
-    foretold = []
+    full_trainings = []
     for row in complete:
         schedule = ladder.schedule_of(study.trials.spec(row.number))
         expected = forecast(fitted, [schedule], [row.lr]).schedules[0]
         observed, interval = row.metrics[metric.name], _interval(sign, expected.loss_interval)
-        foretold.append(Foretold(row.number, row.lr_schedule, row.lr, observed, sign * expected.loss, interval))
-    return tuple(foretold)
+        full_trainings.append(
+            PredictedTraining(row.number, row.lr_schedule, row.lr, observed, sign * expected.loss, interval)
+        )
+    return tuple(full_trainings)
 
 
 def _interval(sign: float, ends: tuple[float, float]) -> Interval:

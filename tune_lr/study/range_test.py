@@ -158,14 +158,15 @@ class RangeTest:
     def search_bounds(self, combination: Combination) -> tuple[float, float]:
         """Return the range in which the search looks for the LR: the bounds, else all that the ramps cover.
 
-        LRs that diverged in a ramp without bounds are left out.
+        Where ramps without bounds diverged, the range ends at the lowest LR that diverged, and begins at least a factor
+        of BELOW_DIVERGENCE below it.
         """
         bounds = self.bounds.get(combination)
         if bounds is not None and bounds.low is not None and bounds.high is not None:
             return bounds.low, bounds.high
         low, high = self._config.range_test.low, self._config.range_test.high
-        high = min(high, *(bounds.divergence_lrs if bounds else ()), high)
-        return min(low, high / BELOW_DIVERGENCE), high
+        diverged = [lr for lr in (bounds.divergence_lrs if bounds else ()) if lr < high]
+        return (min(low, min(diverged) / BELOW_DIVERGENCE), min(diverged)) if diverged else (low, high)
 
     def _complete_rows(self, combination: Combination, ramp: Ramp) -> list[TrialRow]:
         """Return the complete ramps of one round."""

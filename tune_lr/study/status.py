@@ -178,8 +178,8 @@ def _running(directory: StudyDir, spec: TrialSpec, metric: str) -> Running:
     measured = [
         (step, value) for step, value in zip(steps, curve.get(metric, []), strict=False) if math.isfinite(value)
     ]
-    foretold = directory.read_foretold(spec.number)
-    expected = foretold.at(int(measured[-1][0])) if foretold and measured else None
+    predicted_curve = directory.read_predicted_curve(spec.number)
+    expected = predicted_curve.at(int(measured[-1][0])) if predicted_curve and measured else None
     label = spec.label or spec.lr_schedule or RAMP
     lr = spec.ramp.high if spec.ramp else spec.lr
     step, value = int(steps[-1]) if steps else 0, measured[-1][1] if measured else None

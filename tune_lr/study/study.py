@@ -252,8 +252,8 @@ class Study:
         self.trials.end(number, outcome)
         self.directory.remove_checkpoints(number)
         self._observer.trial_ended(trial.spec, self.trials.row(number))
-        if (hopeless := failed_alike(self.trials.rows())) is not None:
-            self._stop(hopeless)
+        if state == "failed" and (error := failed_alike(self.trials.rows())):
+            self._stop(error)
         return False
 
     def lost(self, number: int) -> None:

@@ -57,6 +57,7 @@ class Widener:
         self._observer = observer
         seen: dict[str, Any] | None = journal.ledger("search").user_attrs.get("widening")
         self._is_settled = seen is not None
+        self._looked_after = 0  # trials of the search
         self.widened: Widening | None = Widening.from_dict(seen) if seen and "low" in seen else None
         if self.widened:
             journal.open("widened")
@@ -74,8 +75,10 @@ class Widener:
         """
         if self._is_settled or self._config.combinations != [NOTHING_ELSE] or self._config.ladder:
             return
-        if self._trials.ended_in(*SEARCHES) < LOOK_AFTER or not 0.5 <= self._budget.share_of_search() < 1:
+        ended = self._trials.ended_in(*SEARCHES)
+        if ended < LOOK_AFTER or ended == self._looked_after or not 0.5 <= self._budget.share_of_search() < 1:
             return
+        self._looked_after = ended
         widening = self._at_a_bound([row for row in self._trials.rows_of("search") if not row.label])
         if widening is None:
             return

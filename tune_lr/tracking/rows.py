@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from tune_lr.config.model import Config
-from tune_lr.records.foretold_curve import ForetoldCurve
+from tune_lr.records.predicted_curve import PredictedCurve
 from tune_lr.records.trial import Report, TrialSpec
 from tune_lr.store.curves import Curve, Point, points_of, validations_of
 
@@ -20,10 +20,12 @@ def x_axis(config: Config) -> str:
     return "train/samples" if config.parameters.batch_size else "train/step"
 
 
-def report_rows(trial: TrialSpec, report: Report, foretold: ForetoldCurve | None = None, metric: str = "") -> list[Row]:
-    """Return what is logged of a report. `foretold` is the predicted curve of `metric`, where there is one."""
+def report_rows(
+    trial: TrialSpec, report: Report, predicted_curve: PredictedCurve | None = None, metric: str = ""
+) -> list[Row]:
+    """Return what is logged of a report. `predicted_curve` is the predicted curve of `metric`, where there is one."""
     rows = _rows(trial, report.points, {report.step: report.metrics})
-    expected = foretold.at(report.step) if foretold and report.metrics else None
+    expected = predicted_curve.at(report.step) if predicted_curve and report.metrics else None
     if rows and expected is not None:
         name = f"val/{metric.removeprefix('val_')}"
         rows[-1] |= {f"{name}_predicted": expected.value, f"{name}_low": expected.low, f"{name}_high": expected.high}

@@ -86,8 +86,8 @@ class WandbTracker(Observer):
             self._runs.close()
 
     def _rows(self, trial: TrialSpec, report: Report) -> list[Row]:
-        foretold = self._directory.read_foretold(trial.number) if report.metrics else None
-        return report_rows(trial, report, foretold, self._metric)
+        predicted_curve = self._directory.read_predicted_curve(trial.number) if report.metrics else None
+        return report_rows(trial, report, predicted_curve, self._metric)
 
     def _note(self, trouble: str) -> None:
         self.trouble = self.trouble or trouble

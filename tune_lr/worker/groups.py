@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from tune_lr.errors import InputError
-from tune_lr.workloads import Workload
+from tune_lr.workloads import Workload, listed_groups
 
 
 def param_groups(workload: Workload, model: nn.Module, decay_all: bool) -> list[dict[str, Any]]:
@@ -31,10 +31,7 @@ def param_groups(workload: Workload, model: nn.Module, decay_all: bool) -> list[
 
 def _whole_groups(workload: Workload, model: nn.Module) -> list[dict[str, Any]]:
     groups = workload.param_groups(model) if workload.param_groups else [{"params": model.parameters()}]
-    whole = []
-    for group in groups:
-        params = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
-        whole.append({"lr": 1.0, **group, "params": params})
+    whole = [{"lr": 1.0, **group} for group in listed_groups(groups)]
     own = {id(parameter) for parameter in model.parameters()}
     strange = [list(p.shape) for group in whole for p in group["params"] if id(p) not in own]
     if strange:

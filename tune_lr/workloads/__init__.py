@@ -6,7 +6,7 @@ import io
 import re
 import socket
 import sys
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -122,6 +122,14 @@ def sampler_of(workload: Workload) -> Sampler[int] | None:
         return workload.sampler
     weights = torch.as_tensor(workload.sampler, dtype=torch.float64)
     return WeightedRandomSampler(weights.tolist(), len(weights))
+
+
+def listed_groups(groups: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return an optimizer's parameter groups with the parameters of each as a list, whatever they were given as."""
+    return [
+        {**group, "params": [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])}
+        for group in groups
+    ]
 
 
 def items_per_epoch(workload: Workload) -> int:

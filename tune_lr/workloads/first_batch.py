@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from tune_lr.errors import InputError
-from tune_lr.workloads import Batch, Workload, load_batch, outputs_of, over_all, raised
+from tune_lr.workloads import Batch, Workload, listed_groups, load_batch, outputs_of, over_all, raised
 
 _Measure = Callable[[Any, Batch], Tensor]
 
@@ -147,10 +147,7 @@ def _groups(workload: Workload, model: nn.Module) -> list[dict[str, Any]]:
     assert workload.param_groups is not None
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     try:
-        groups = []
-        for group in workload.param_groups(model):
-            params = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
-            groups.append({**group, "params": params})
+        groups = listed_groups(workload.param_groups(model))
         given = {id(parameter) for group in groups for parameter in group["params"]}
     except Exception as error:
         raise InputError(

@@ -9,7 +9,7 @@ from tune_lr.config.lengths import length_text
 from tune_lr.records.looks import GREY, Style, length_styles, schedule_style
 from tune_lr.records.parameters import LENGTH
 from tune_lr.records.row import TrialRow
-from tune_lr.records.valleys import Foretold, ScheduleValleys, Valley
+from tune_lr.records.valleys import PredictedTraining, ScheduleValleys, Valley
 from tune_lr.show.charts.model import Axis, Chart, Marker, Series, axis_around, sort_schedules
 from tune_lr.show.text import configuration_text, number_text
 
@@ -22,9 +22,8 @@ def valley_chart(schedule: ScheduleValleys, rows: Sequence[TrialRow], metric: st
     """Return the chart of the loss over the LR, with a colour for each length.
 
     A dot is a training, hollow where its schedule had other parameters; what ended far above the rest stands at the
-    edge. A line is the valley that the model fits, in
-    its 80 % band, and is dashed at the full length while nothing was trained there. The grey band is where the bottom
-    lies with 80 %, from length to length.
+    edge. A line is the valley that the model fits, in its 80 % band; it is dashed at the full length while nothing was
+    trained there. The grey band is where the bottom lies with 80 %, from length to length.
     """
     own = [row for row in rows if row.phase == "search" and row.lr_schedule == schedule.lr_schedule]
     trained = [row for row in own if row.state == "complete" and metric in row.metrics]
@@ -57,20 +56,20 @@ def valley_chart(schedule: ScheduleValleys, rows: Sequence[TrialRow], metric: st
     )
 
 
-def foretold_chart(foretold: Sequence[Foretold], metric: str) -> Chart:
+def predicted_and_observed_chart(full_trainings: Sequence[PredictedTraining], metric: str) -> Chart:
     """Return the chart of what was predicted of each full training over what it reached, with 80 % intervals."""
-    ends = [end for entry in foretold for end in (*entry.interval, entry.observed)]
+    ends = [end for entry in full_trainings for end in (*entry.interval, entry.observed)]
     axis = axis_around(f"{metric}, observed", ends, margin=0.12)
     diagonal = np.array([axis.low, axis.high])
     series = [Series(diagonal, diagonal, Style(GREY, "dash"), "as predicted", width=1.5, silent=True)]
-    for name in sort_schedules({entry.lr_schedule for entry in foretold}):
+    for name in sort_schedules({entry.lr_schedule for entry in full_trainings}):
         style = schedule_style(name)
-        own = [entry for entry in foretold if entry.lr_schedule == name]
+        own = [entry for entry in full_trainings if entry.lr_schedule == name]
         for entry in own:
             x, y = np.full(2, entry.observed), np.array(entry.interval)
             series.append(Series(x, y, Style(style.color), key=name, width=3, opacity=0.45, silent=True))
         observed, predicted = ([getattr(entry, which) for entry in own] for which in ("observed", "predicted"))
-        hover = [_foretold_text(entry, metric) for entry in own]
+        hover = [_predicted_text(entry, metric) for entry in own]
         points = Series(
             np.array(observed), np.array(predicted), style, name, name, marker="full", joined=False, hover=hover
         )
@@ -151,7 +150,7 @@ def _loss_axis(metric: str, losses: Sequence[float], valleys: Sequence[Valley], 
     return axis_around(metric, ends, log=goal == "minimize", margin=0.08)
 
 
-def _foretold_text(entry: Foretold, metric: str) -> str:
+def _predicted_text(entry: PredictedTraining, metric: str) -> str:
     interval = f"{number_text(entry.interval.low, 4)} to {number_text(entry.interval.high, 4)}"
     return (
         f"trial {entry.trial}, {entry.lr_schedule} at lr {number_text(entry.lr)}\n"

@@ -9,7 +9,7 @@ from typing import Any
 from tune_lr.records.looks import Style, schedule_color
 from tune_lr.show.charts.curves import TrialCurve, loss_chart, lr_chart, train_loss_chart, val_loss_chart
 from tune_lr.show.charts.drawing import drawing
-from tune_lr.show.charts.ladder import foretold_chart, valley_chart
+from tune_lr.show.charts.ladder import predicted_and_observed_chart, valley_chart
 from tune_lr.show.charts.model import Chart
 from tune_lr.show.charts.png import png, png_row
 from tune_lr.show.charts.range_test import range_test_chart
@@ -74,8 +74,8 @@ def _ladder_charts(study: ReportedStudy) -> dict[str, Chart]:
         f"ladder-{place}" if place else "ladder": valley_chart(schedule, study.rows, settings.metric, settings.goal)
         for place, schedule in enumerate(study.ladder.schedules)
     }
-    if study.ladder.foretold:
-        charts["foretold"] = foretold_chart(study.ladder.foretold, settings.metric)
+    if study.ladder.full_trainings:
+        charts["full_trainings"] = predicted_and_observed_chart(study.ladder.full_trainings, settings.metric)
     return charts
 
 

@@ -26,7 +26,7 @@ from tune_lr.records.trial import Report, TrialSpec
 from tune_lr.show.terminal.words import TITLES, count_text, duration_text, expected_text, plain_table, sparkline
 
 if TYPE_CHECKING:
-    from tune_lr.records.foretold_curve import ForetoldCurve
+    from tune_lr.records.predicted_curve import PredictedCurve
 
 LEADERS = 5  # search trials that the live screen shows
 _NOUNS = {"range_test": "ramp", "search": "trial", "confirm": "trial"}
@@ -62,8 +62,8 @@ class Progress(Observer):
         self._rows: list[TrialRow] = []
         self._curves: dict[int, list[float]] = {}
         # What short trials predict of a trial's curve: where that is read, and what was read, by number.
-        self.read_foretold: Callable[[int], ForetoldCurve | None] = lambda _: None
-        self._foretold: dict[int, ForetoldCurve] = {}
+        self.read_predicted_curve: Callable[[int], PredictedCurve | None] = lambda _: None
+        self._predicted_curves: dict[int, PredictedCurve] = {}
         self._running: dict[int, tuple[TrialSpec, int]] = {}  # with the step that each has reached
 
     def __enter__(self) -> "Progress":
@@ -104,9 +104,9 @@ class Progress(Observer):
         with self._lock:
             self._running[trial.number] = (trial, 0)
             self._curves[trial.number] = []
-            foretold = self.read_foretold(trial.number)
-            if foretold is not None:
-                self._foretold[trial.number] = foretold
+            predicted_curve = self.read_predicted_curve(trial.number)
+            if predicted_curve is not None:
+                self._predicted_curves[trial.number] = predicted_curve
 
     def trial_reported(self, trial: TrialSpec, report: Report) -> None:
         """Count the steps that the trial has made, and prolong its curve."""
@@ -246,8 +246,8 @@ class Progress(Observer):
         name = trial.label or f"{configuration} {setting(trial.qualified_parameters())}".rstrip()
         curve = sparkline(self._curves.get(trial.number, []))
         line = f"  #{trial.number:<4}{name:<28} {step:>5}/{trial.max_steps} {curve}"
-        foretold = self._foretold.get(trial.number)
-        expected = foretold.at(step) if foretold else None
+        predicted_curve = self._predicted_curves.get(trial.number)
+        expected = predicted_curve.at(step) if predicted_curve else None
         values = self._curves.get(trial.number, [])
         if expected is not None and values:
             line += f" {values[-1]:.4g}, predicted {expected_text(expected)}"

@@ -8,7 +8,7 @@ from rich.measure import measure_renderables
 from rich.table import Table
 from rich.text import Text
 
-from tune_lr.records.foretold_curve import Expected
+from tune_lr.records.predicted_curve import Expected
 
 TITLES = {"range_test": "LR range test", "search": "search", "confirm": "confirm"}
 SPARKS = "▁▂▃▄▅▆▇█"

@@ -6,8 +6,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-# A figure is out of the band where it lies this many times as far from the median as the band's end on its side. The
-# band holds 80 %, so one figure in five leaves it by chance; twice as far away lies about one in a hundred.
+# A figure is far out of the band where it lies this many times as far from the median as the band's end on its side.
+# Figures leave a band of 80 % by chance, and bands of this model more often than that (benchmarks/RESULTS.md).
 FAR_OUT = 2.0
 
 
@@ -20,7 +20,7 @@ class Expected(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ForetoldCurve:
+class PredictedCurve:
     """The curve at some steps, in ascending order; `values`, `low` and `high` have one entry for each of them."""
 
     steps: tuple[int, ...]
@@ -44,10 +44,10 @@ class ForetoldCurve:
         return "below" if value < expected.value - FAR_OUT * (expected.value - expected.low) else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the curve as foretold.json holds it."""
+        """Return the curve as predicted_curves.json holds it."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "ForetoldCurve":
+    def from_dict(cls, data: Mapping[str, Any]) -> "PredictedCurve":
         """Return the inverse of `to_dict`. Raises KeyError or TypeError where `data` says something else."""
         return cls(**{name: tuple(values) for name, values in data.items()})

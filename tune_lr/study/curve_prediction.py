@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tune_lr.errors import ResourceError
-from tune_lr.records.foretold_curve import ForetoldCurve
 from tune_lr.records.observer import Observer
 from tune_lr.records.phases import sign_of
+from tune_lr.records.predicted_curve import PredictedCurve
 from tune_lr.records.trial import Report, TrialSpec
 from tune_lr.store.curves import read_curve
 from tune_lr.store.study_dir import StudyDir
@@ -34,7 +34,7 @@ GAP = 0.15  # between two validations that are so near to each other, the loss i
 LEAST_TRIALS, LEAST_LENGTHS = 4, 2  # with a figure at a fraction, or the curve has no place there
 
 
-def foretold_curve(study: Study, schedule: Schedule, lr: float) -> ForetoldCurve | None:
+def predict_curve(study: Study, schedule: Schedule, lr: float) -> PredictedCurve | None:
     """Return what the trials that have ended predict along a full training of a schedule at an LR.
 
     None where they have too few validations in common, or all trials are full trainings.
@@ -45,18 +45,20 @@ def foretold_curve(study: Study, schedule: Schedule, lr: float) -> ForetoldCurve
     config = study.config
     sign = sign_of(config.metric.goal)
     observations = ladder.observations()
-    validations = {number: _validations(study, number) for number, seen in observations.items() if not seen.diverged}
+    validations = {
+        number: _validations(study, number) for number, observation in observations.items() if not observation.diverged
+    }
     places: list[tuple[int, float, float, float]] = []
     for fraction in FRACTIONS:
-        there = _at_fraction(observations, validations, fraction, sign)
-        finite = [seen for seen in there if not seen.diverged]
-        if len(finite) < LEAST_TRIALS or len({seen.length for seen in finite}) < LEAST_LENGTHS:
+        at_fraction = _at_fraction(observations, validations, fraction, sign)
+        finite = [observation for observation in at_fraction if not observation.diverged]
+        if len(finite) < LEAST_TRIALS or len({observation.length for observation in finite}) < LEAST_LENGTHS:
             continue
-        fitted = fit(there, ladder.prior, config.max_steps, config.seed)
+        fitted = fit(at_fraction, ladder.prior, config.max_steps, config.seed)
         expected = forecast(fitted, [schedule], [lr]).schedules[0]
         low, high = sorted(sign * end for end in expected.loss_interval)
         places.append((round(fraction * config.max_steps), sign * expected.loss, low, high))
-    return ForetoldCurve(*zip(*places, strict=True)) if places else None
+    return PredictedCurve(*zip(*places, strict=True)) if places else None
 
 
 def _validations(study: Study, number: int) -> tuple[Array, Array]:
@@ -111,16 +113,16 @@ class CurveWatch(Observer):
         self.study: Study | None = None
         self._directory = directory
         self._others = others
-        self._curves: dict[int, ForetoldCurve] = {}
+        self._curves: dict[int, PredictedCurve] = {}
         self._warned: set[int] = set()
 
     def trial_started(self, trial: TrialSpec) -> None:
         """Predict the curve of a full training of a ladder, which takes a second or two, or read it where it stands."""
-        curve = self._directory.read_foretold(trial.number)
+        curve = self._directory.read_predicted_curve(trial.number)
         if curve is None and trial.length == 1 and self.study is not None and self.study.ladder is not None:
-            curve = foretold_curve(self.study, self.study.ladder.schedule_of(trial), trial.lr)
+            curve = predict_curve(self.study, self.study.ladder.schedule_of(trial), trial.lr)
             if curve is not None:
-                self._directory.write_foretold(trial.number, curve)
+                self._directory.write_predicted_curve(trial.number, curve)
         if curve is not None:
             self._curves[trial.number] = curve
 

@@ -11,21 +11,21 @@ from ladders import FULL, ladder_config
 from simulated import Log, execute, open_study, train_long
 from tune_lr.config.model import Config
 from tune_lr.config.plan import plan
-from tune_lr.final_training import final_training, foretold_training
-from tune_lr.records.foretold_curve import ForetoldCurve
+from tune_lr.final_training import final_training, predicted_training
+from tune_lr.records.predicted_curve import PredictedCurve
 from tune_lr.records.trial import Report, TrialSpec
 from tune_lr.run import report
 from tune_lr.session import create
 from tune_lr.show.terminal.progress import Progress
 from tune_lr.show.terminal.status import show_status
 from tune_lr.store.study_dir import StudyDir
-from tune_lr.study.foretelling import CurveWatch
+from tune_lr.study.curve_prediction import CurveWatch
 from tune_lr.study.status import read_status
 from tune_lr.study.study import Study
 from tune_lr.tracking.rows import report_rows
 
 METRIC = "val_loss"
-CURVE = ForetoldCurve((100, 200), (2.0, 1.0), (1.9, 0.8), (2.2, 1.1))
+CURVE = PredictedCurve((100, 200), (2.0, 1.0), (1.9, 0.8), (2.2, 1.1))
 
 
 def watched(root: Path, config: Config, log: Log) -> Study:
@@ -52,7 +52,7 @@ def test_the_predicted_curve_holds_the_real_one(tmp_path: Path) -> None:
     study = watched(tmp_path / "study", ladder_config(), log)
     execute(study, train=train_long)
     last = study.rows()[-1]
-    curve = study.directory.read_foretold(last.number)
+    curve = study.directory.read_predicted_curve(last.number)
     assert curve is not None
     assert curve.steps[0] <= FULL / 4
     assert curve.steps[-1] == FULL
@@ -86,10 +86,10 @@ def test_a_study_that_is_gone_on_with_keeps_the_curve_that_was_predicted(tmp_pat
     reports = execute(whole, train=train_long)
     last = whole.rows()[-1].number
     execute(watched(tmp_path / "study", config, Log()), train=train_long, reports=len(reports) - 3)
-    before = StudyDir(tmp_path / "study").read_foretold(last)
+    before = StudyDir(tmp_path / "study").read_predicted_curve(last)
     execute(watched(tmp_path / "study", config, Log()), train=train_long)
     assert before is not None
-    assert StudyDir(tmp_path / "study").read_foretold(last) == before
+    assert StudyDir(tmp_path / "study").read_predicted_curve(last) == before
 
 
 def test_status_shows_what_is_predicted_beside_what_is_reached(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_the_terminal_shows_it_while_the_trial_runs() -> None:
     config = ladder_config()
     console = Console(record=True, width=140, file=StringIO())
     progress = Progress(console, config, plan(config))
-    progress.read_foretold = lambda number: CURVE if number == 3 else None
+    progress.read_predicted_curve = lambda number: CURVE if number == 3 else None
     trial = TrialSpec(3, "search", 0, 200, lr=0.1, lr_schedule="cosine")
     progress.trial_started(trial)
     progress.trial_reported(trial, Report(100, ((100, 0.1, 2.1),), {METRIC: 2.05}))
@@ -132,7 +132,7 @@ def test_a_figure_is_far_out_where_it_is_twice_as_far_as_the_end_of_the_band() -
     assert CURVE.side(200, 0.61) is None
     assert CURVE.side(200, 0.59) == "below"
     assert CURVE.side(50, 99.0) is None  # before the first place nothing is known
-    assert ForetoldCurve.from_dict(CURVE.to_dict()) == CURVE
+    assert PredictedCurve.from_dict(CURVE.to_dict()) == CURVE
 
 
 def test_the_final_training_of_another_study_has_its_curve_from_the_first_one(tmp_path: Path) -> None:
@@ -142,8 +142,8 @@ def test_the_final_training_of_another_study_has_its_curve_from_the_first_one(tm
     directory = StudyDir(tmp_path / "study")
     answer = report(directory).answer
     assert answer is not None
-    curve = foretold_training(directory, None, final_training(directory, None).config)
+    curve = predicted_training(directory, None, final_training(directory, None).config)
     assert curve is not None
     assert curve.values[-1] == pytest.approx(answer.predictions[0].loss, rel=0.02)
     longer = final_training(directory, None, ["max_steps=1280"]).config
-    assert foretold_training(directory, None, longer) is None
+    assert predicted_training(directory, None, longer) is None
