@@ -26,6 +26,7 @@
   }
   function ticks(axis, room) {
     if (!axis.log || axis.high / axis.low < 2.5) return evenTicks(axis, room);
+    var span = Math.log10(axis.high / axis.low);
     var kinds = [[1, 2, 3, 4, 5, 6, 7, 8, 9], [1, 2, 3, 5], [1, 2, 5], [1, 3], [1]], first = Math.floor(Math.log10(axis.low));
     for (var every = 1; ; every++) {
       for (var kind = every === 1 ? 0 : kinds.length - 1; kind < kinds.length; kind++) {
@@ -36,7 +37,9 @@
             if (value >= axis.low && value <= axis.high) values.push(value);
           });
         }
-        if (values.length <= Math.max(room, 2)) return values;
+        // The labels of 8, 9 and 10 are the first to touch: not only how many there are counts.
+        var apart = values.every(function (value, i) { return !i || Math.log10(value / values[i - 1]) >= 0.6 * span / room; });
+        if (values.length <= 2 || (values.length <= room && apart)) return values;
       }
     }
   }
